@@ -7,6 +7,7 @@ use crate::{
     error::Error,
     message::Message,
     observe::{health::Health, log_throttle::LogThrottle, metrics::Metrics},
+    request::Replies,
     topology::Target,
     tracking::{emitter::StatusEmitter, results::Results},
     transport::{SendError, Transport, clock::Now},
@@ -47,6 +48,7 @@ struct Shared {
     #[cfg(feature = "worker")]
     cancellations: Cancellations,
     results: Results,
+    replies: Replies,
 }
 
 impl Broker {
@@ -96,6 +98,7 @@ impl Broker {
             #[cfg(feature = "worker")]
             cancellations: Cancellations::default(),
             results: Results::default(),
+            replies: Replies::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -150,6 +153,10 @@ impl Broker {
 
     pub(crate) fn results(&self) -> &Results {
         &self.shared.results
+    }
+
+    pub(crate) fn replies(&self) -> &Replies {
+        &self.shared.replies
     }
 
     pub(crate) fn transport(&self) -> &Transport {

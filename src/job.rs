@@ -53,6 +53,35 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
     }
 }
 
+/// A job with a result that can be [requested](crate::Publisher::request).
+///
+/// The [derive](derive@Job) implements it for a job with the argument `output`. It is a trait of its own because most jobs
+/// have no result that anything waits for.
+///
+/// ```
+/// use leveret::{Job, JobOutput};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Quote { cents: u64 }
+///
+/// #[derive(Serialize, Deserialize, Job)]
+/// #[job(name = "quote", queue = "quotes", output = Quote)]
+/// struct GetQuote { item: String }
+///
+/// fn is<J: JobOutput<Output = Quote>>() {}
+/// is::<GetQuote>();
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no result that can be requested",
+    label = "the trait `JobOutput` is not implemented for `{Self}`",
+    note = "name the type of its result: `#[job(…, output = Quote)]`"
+)]
+pub trait JobOutput: Job {
+    /// What a handler of the job returns; `()` to wait for the end of the job alone.
+    type Output: Serialize + DeserializeOwned + Send + 'static;
+}
+
 /// Implements [`Job`](trait@Job) for a struct or an enum.
 ///
 /// ```
@@ -80,6 +109,7 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
 /// | `lanes` | no lanes | The queue has lanes by priority ([`Queue::lanes`](crate::Queue::lanes)), and publishers put each job into its own. |
 /// | `schema` | no schema | The catalogue of jobs gets the type's [`JsonSchema`](https://docs.rs/schemars), so that payloads can be checked before they are published by name. The crate schemars must be a dependency. |
 /// | `schema = path::to::function` | no schema | The same with a schema from a function `fn() -> serde_json::Value`. |
+/// | `output = Quote` | no result | The type of the result, for [requests](crate::Publisher::request): it implements [`JobOutput`]. |
 /// | `crate = path::to::leveret` | `::leveret` | The path of this crate, for crates that re-export it. |
 ///
 /// A name or a queue is a string literal, so that the compiler can check it. For a constant, implement the trait by hand.

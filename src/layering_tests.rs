@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The modules, from the lowest to the highest.
-const ROOMS: [&str; 30] = [
+const ROOMS: [&str; 31] = [
     "time",
     "text",
     "names",
@@ -23,6 +23,7 @@ const ROOMS: [&str; 30] = [
     "topology",
     "transport",
     "tracking",
+    "request",
     "broker",
     "http",
     "health_server",

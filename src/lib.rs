@@ -55,6 +55,7 @@
 //! | `topology` | every exchange, queue and binding; the arithmetic of the delay ladder |
 //! | `transport` | the interface to the broker: RabbitMQ through lapin, or a broker in memory |
 //! | `tracking` | status updates of tracked jobs, and their cancellation |
+//! | `request` | the replies to the requests of this process |
 //! | `broker` | the public handle on all of these; `health_server` serves its metrics and health |
 //! | `trace` | the W3C trace context that jobs carry, and their spans |
 //! | `publish` | publishing, replays, unique keys |
@@ -101,6 +102,7 @@ mod observe;
 mod outcome;
 mod publish;
 mod readers;
+mod request;
 #[cfg(feature = "cron")]
 pub mod schedule;
 #[cfg(feature = "worker")]
@@ -129,6 +131,7 @@ pub use crate::schedule::{CatchUp, Schedule};
 #[cfg(feature = "worker")]
 pub use crate::{
     attempt::{
+        batch::{Batch, BatchJob, Batching},
         context::Context,
         handler::Handler,
         middleware::{Middleware, Next},
@@ -145,7 +148,7 @@ pub use crate::{
     broker::Broker,
     config::{Config, InvalidDuration, TopologyMode, duration, without_bom},
     error::{Error, JobError, JobResult, PublishError},
-    job::{Job, JobId},
+    job::{Job, JobId, JobOutput},
     outcome::{ErrorKind, Outcome},
     publish::{
         awaited::{PublishWithResult, PublishedJob, ResultError},
@@ -156,9 +159,11 @@ pub use crate::{
         options::JobOptions,
         publisher::Publisher,
         replay::Replay,
+        request::Request,
         unique::{self, IfTaken},
     },
     readers::{catalogue, reader},
+    request::error::RequestError,
     trace::trace_headers,
     tracking::status_update,
     transport::amqp::probe,

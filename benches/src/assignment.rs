@@ -47,6 +47,7 @@ pub(crate) fn now_us() -> u64 {
 pub(crate) enum Assignment {
     Consume(Consume),
     Publish(Publish),
+    Insert(Insert),
 }
 
 /// Consumes until `jobs` jobs are done.
@@ -91,6 +92,17 @@ pub(crate) enum Work {
     /// The first attempt of every n-th job fails.
     FailOnce(u64),
     FailAlways,
+}
+
+/// Inserts a row into PostgreSQL for each of `jobs` jobs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Insert {
+    pub(crate) url: String,
+    pub(crate) database: String,
+    pub(crate) queue: String,
+    pub(crate) jobs: u64,
+    /// The most rows of a statement; none for a statement for each row.
+    pub(crate) batch: Option<u16>,
 }
 
 /// Publishes `jobs` jobs.

@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     assignment::{Assignment, ChildMessage, Consumer, Publisher},
-    baseline,
+    baseline, inserting,
     meter::Meter,
     worker,
 };
@@ -26,6 +26,7 @@ pub(crate) async fn work(assignment: &str) -> Result<()> {
     let meter = match &assignment {
         Assignment::Consume(consume) => Meter::new(consume.jobs, consume.latency),
         Assignment::Publish(publish) => Meter::new(publish.jobs, false),
+        Assignment::Insert(insert) => Meter::new(insert.jobs, false),
     };
     let meter = Arc::new(meter);
     match assignment {
@@ -33,6 +34,7 @@ pub(crate) async fn work(assignment: &str) -> Result<()> {
             Consumer::Leveret | Consumer::LeveretLogging => worker::consume(consume, Arc::clone(&meter)).await?,
             Consumer::Awaited | Consumer::Coalesced => baseline::consume(consume, Arc::clone(&meter)).await?,
         },
+        Assignment::Insert(insert) => inserting::insert(insert, Arc::clone(&meter)).await?,
         Assignment::Publish(publish) => match publish.publisher {
             Publisher::LapinAwaited | Publisher::LapinPipelined => baseline::publish(publish, &meter).await?,
             Publisher::LeveretAwaited | Publisher::LeveretPipelined | Publisher::LeveretAll => {

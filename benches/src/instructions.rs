@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use anyhow::{Context, Result};
 
 use crate::{
-    assignment::{Assignment, Consume, Consumer, Publish, Publisher, Work},
+    assignment::{Assignment, Consume, Consumer, Insert, Publish, Publisher, Work},
     bench::Bench,
     child::Child,
     contest::{ALL_FAIL, COALESCED, Drain, LEVERET, LEVERET_LOGGING, LEVERET_TASKS},
@@ -68,6 +68,7 @@ async fn count(jobs: u64, assignment: &Assignment, profile: &Path) -> Result<u64
     let assignment = match assignment.clone() {
         Assignment::Consume(consume) => Assignment::Consume(Consume { url, jobs, ..consume }),
         Assignment::Publish(publish) => Assignment::Publish(Publish { url, jobs, ..publish }),
+        Assignment::Insert(insert) => Assignment::Insert(Insert { url, jobs, ..insert }),
     };
     let profile = format!("--callgrind-out-file={}", profile.display());
     let valgrind = ["valgrind", "--tool=callgrind", &profile];

@@ -14,6 +14,7 @@ mod child;
 mod command;
 mod contest;
 mod figures;
+mod inserting;
 mod instructions;
 mod machine;
 mod measures;

@@ -10,7 +10,7 @@ use crate::{
     bench::Bench,
     broker::Kind,
     contest::{ALL, ALL_FAIL, AWAITED, COALESCED, Drain, LEVERET, contest, measure},
-    instructions, machine,
+    inserting, instructions, machine,
     measures::{Measure, Sample, Table},
     modelling, publishing,
     stub::Stub,
@@ -32,6 +32,8 @@ pub(crate) enum Scenario {
     Retries,
     /// Confirmed publishes, one by one, pipelined and all at once
     Publish,
+    /// Rows inserted into a private PostgreSQL, in batches of 100 and one by one
+    Batches,
     /// Time from publish to handler, at 500 jobs a second
     Latency,
     /// Time from the start of the process to its first job
@@ -61,6 +63,7 @@ pub(crate) async fn run(scenario: Scenario, bench: &Bench) -> Result<Vec<Table>>
         Scenario::Computing => computing(bench).await,
         Scenario::Retries => retries(bench).await,
         Scenario::Publish => publishing::run(bench).await,
+        Scenario::Batches => inserting::run(bench).await,
         Scenario::Latency => latency(bench).await,
         Scenario::Start => start(bench).await,
         Scenario::Idle => idle(bench).await,

@@ -1,7 +1,9 @@
 //! Admission of a delivery: a pure decision from the message, the clock and the lane.
 
+use std::sync::atomic::AtomicU16;
+
 use crate::{
-    attempt::disposition::Disposition,
+    attempt::{disposition::Disposition, reply::ReplySlot},
     job::JobId,
     message::{Envelope, Malformed, Message},
     outcome::ErrorKind,
@@ -35,6 +37,10 @@ pub(crate) struct Incoming {
     /// The time of the delivery, in milliseconds since the epoch.
     pub(crate) at_ms: u64,
     pub(crate) trace: AttemptTrace,
+    /// For the result, if the message asks for a reply.
+    pub(crate) reply: Option<Box<ReplySlot>>,
+    /// The most jobs of a batch that a retry may be part of; 0 for a job that was in none.
+    pub(crate) next_batch: AtomicU16,
 }
 
 impl Incoming {
@@ -47,8 +53,9 @@ impl Incoming {
             Ok(envelope) => (envelope, None),
             Err(malformed) => (Envelope::default(), Some(malformed)),
         };
-        let trace = AttemptTrace::default();
-        Self { message, envelope, has_own_id, redelivered, malformed, at_ms: now.here, trace }
+        let (trace, next_batch) = (AttemptTrace::default(), AtomicU16::new(0));
+        let reply = message.reply_to().map(|_| Box::default());
+        Self { message, envelope, has_own_id, redelivered, malformed, at_ms: now.here, trace, reply, next_batch }
     }
 
     /// Returns the facts that spans show.

@@ -18,6 +18,7 @@ use crate::{
     names,
     publish::{header_value::HeaderValue, publisher::Publisher},
     time::at_unix_ms,
+    topology::lane::Lane,
     trace::Trace,
 };
 
@@ -61,12 +62,13 @@ use crate::{
 /// # let _ = leveret::Worker::new(()).handle(load_pages);
 /// ```
 pub struct Context<S> {
-    inner: Arc<Inner<S>>,
+    pub(super) inner: Arc<Inner<S>>,
 }
 
 pub(crate) struct Inner<S> {
     pub(crate) handlers: Arc<QueueRuntime<S>>,
     pub(crate) received: Arc<Incoming>,
+    pub(crate) lane: Lane,
     pub(crate) max_attempts: u32,
     pub(crate) deadline: Instant,
     /// Set when this attempt must stop.
@@ -258,10 +260,6 @@ impl<S> Context<S> {
         if let Some(tracked) = &self.inner.tracked {
             tracked.progress(fraction, Some(note).filter(|note| !note.is_empty()));
         }
-    }
-
-    pub(crate) fn tracked(&self) -> Option<Arc<Tracked>> {
-        self.inner.tracked.clone()
     }
 
     /// Returns the state of a [circuit](crate::CircuitBreaker) in this worker. A handler that can work without the

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::{
     message::rate_slot::RateSlot,
     outcome::{ErrorKind, Finish, Outcome},
+    time::millis,
 };
 
 /// The way in which a session settles a delivery.
@@ -38,6 +39,8 @@ pub(crate) enum Disposition {
     Requeued,
     /// The job was cancelled before it was done.
     Cancelled,
+    /// A request that its caller does not wait for any more, with the failure of its last attempt.
+    RequestExpired(Option<(ErrorKind, String)>),
 }
 
 /// The copy that is published before the original is settled.
@@ -103,6 +106,7 @@ impl Disposition {
             Self::TooEarly(_)                         => (Copy::Early,        Some(F::Snoozed),   Update::Snoozed,   LogLine::None),
             Self::Deferred { .. }                     => (Copy::Delayed,      Some(F::Snoozed),   Update::Snoozed,   LogLine::None),
             Self::Cancelled                           => (Copy::None,         Some(F::Cancelled), Update::Cancelled, LogLine::Cancelled),
+            Self::RequestExpired(_)                   => (Copy::None,         Some(F::Expired),   Update::Cancelled, LogLine::None),
             Self::Suspect                             => (Copy::SuspectQueue, None,               Update::None,      LogLine::MovedToSuspectQueue),
             Self::Requeued                            => (Copy::SameQueue,    None,               Update::None,  LogLine::None),
         };
@@ -130,11 +134,30 @@ impl Disposition {
             Self::Outcome(Outcome::Retry { kind, reason, .. } | Outcome::DeadLetter { kind, reason }) => {
                 Some((*kind, reason))
             }
+            Self::RequestExpired(failure) => failure.as_ref().map(|(kind, reason)| (*kind, reason.as_str())),
             _ => None,
         }
     }
 
-    /// Returns the error of a disposition whose row has one.
+    /// Returns what happens instead with a request that its caller waits for until `expires_at`: nothing is kept for later
+    /// than that.
+    pub(crate) fn of_request(self, expires_at: u64, now_ms: u64) -> Self {
+        let is_too_late = |delay: Duration| now_ms.saturating_add(millis(delay)) >= expires_at;
+        match self {
+            Self::Outcome(Outcome::DeadLetter { kind: ErrorKind::Expired, .. }) => Self::RequestExpired(None),
+            Self::Outcome(Outcome::Retry { delay, kind, reason }) if is_too_late(delay) => {
+                Self::RequestExpired(Some((kind, reason)))
+            }
+            Self::Outcome(Outcome::Snooze { .. }) | Self::TooEarly(_) | Self::Deferred { .. }
+                if is_too_late(self.delay()) =>
+            {
+                Self::RequestExpired(None)
+            }
+            other => other,
+        }
+    }
+
+    /// The failure of a disposition whose row has one.
     pub(crate) fn error(&self) -> (ErrorKind, &str) {
         self.failure().unwrap_or((ErrorKind::Error, ""))
     }
@@ -175,7 +198,7 @@ mod tests {
     use super::*;
 
     /// One of each kind, in the order of the book's page on outcomes.
-    fn one_of_each() -> [Disposition; 11] {
+    fn one_of_each() -> [Disposition; 12] {
         let delay = Duration::from_secs(1);
         let kind = ErrorKind::Error;
         [
@@ -188,6 +211,7 @@ mod tests {
             Disposition::dead(kind, String::new()),
             Disposition::dead(ErrorKind::Expired, String::new()),
             Disposition::Cancelled,
+            Disposition::RequestExpired(None),
             Disposition::Suspect,
             Disposition::Requeued,
         ]
@@ -212,6 +236,24 @@ mod tests {
             assert_eq!(cells[6] == "an ack", row.copy == Copy::None, "{shown}");
         }
         assert_eq!(rows.len(), one_of_each().len());
+    }
+
+    #[test]
+    fn nothing_is_kept_for_a_request_whose_caller_will_not_wait_for_it() {
+        let at = |disposition: Disposition| disposition.of_request(1_000, 500);
+        let ms = Duration::from_millis;
+        let retry = |delay| Disposition::Outcome(Outcome::Retry { delay, kind: ErrorKind::Error, reason: "no".into() });
+        let snooze = |delay| Disposition::Outcome(Outcome::Snooze { delay });
+        assert_eq!(at(retry(ms(499))), retry(ms(499)));
+        assert_eq!(at(retry(ms(500))), Disposition::RequestExpired(Some((ErrorKind::Error, "no".into()))));
+        assert_eq!(at(snooze(ms(499))), snooze(ms(499)));
+        for late in [snooze(ms(500)), Disposition::TooEarly(500), Disposition::Deferred { delay: ms(500), slot: None }]
+        {
+            assert_eq!(at(late), Disposition::RequestExpired(None));
+        }
+        assert_eq!(at(Disposition::dead(ErrorKind::Expired, String::new())), Disposition::RequestExpired(None));
+        let dead = || Disposition::dead(ErrorKind::Permanent, "never".into());
+        assert_eq!(at(dead()), dead());
     }
 
     #[test]

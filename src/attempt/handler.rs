@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use serde::Serialize;
 
 use crate::{
-    attempt::{context::Context, tracked::Tracked, undecoded},
+    attempt::{admission::Incoming, context::Context, tracked::Tracked, undecoded},
     error::{Class, JobError, JobResult},
     job::Job,
     message::Message,
@@ -15,7 +15,7 @@ use crate::{
 ///
 /// Every `async fn(J, Context<S>) -> Result<T, E>` is a handler if `E` converts into [`JobError`] and `T` is the result:
 /// `()`, or a value that serialises to JSON. The last [status update](crate::status_update) of a tracked job has the
-/// result, up to 64 KiB. A type that needs fields of its own implements the trait by hand.
+/// result, up to 64 KiB, and so has the reply to a [request](crate::Publisher::request). A type that needs fields of its own implements the trait by hand.
 ///
 /// When the attempt times out, the worker drops the future at the `.await` that it has reached.
 ///
@@ -82,8 +82,8 @@ pub(crate) fn erase<J: Job, S: Send + Sync + 'static>(handler: impl Handler<J, S
         let handler = Arc::clone(&handler);
         Box::pin(async move {
             let job = decode::<J>(ctx.message())?;
-            let tracked = ctx.tracked();
-            keep(tracked.as_deref(), &handler.handle(job, ctx).await?);
+            let keeper = ctx.result_keeper();
+            keep(&keeper, &handler.handle(job, ctx).await?);
             Ok(())
         })
     })
@@ -107,8 +107,8 @@ where
                 return Err(JobError::new(Class::Timeout, "no thread was free to run it in time"));
             }
             let job = decode::<J>(ctx.message())?;
-            let tracked = ctx.tracked();
-            keep(tracked.as_deref(), &handler(job, ctx).map_err(Into::into)?);
+            let keeper = ctx.result_keeper();
+            keep(&keeper, &handler(job, ctx).map_err(Into::into)?);
             Ok(())
         };
         Box::pin(async move {
@@ -121,10 +121,27 @@ where
     })
 }
 
-/// Keeps the result of a tracked job for its last status update.
-fn keep(tracked: Option<&Tracked>, result: &impl Serialize) {
-    if let Some(tracked) = tracked {
+/// Where the result of a job goes: its last status update, its reply.
+pub(crate) struct ResultKeeper {
+    pub(crate) tracked: Option<Arc<Tracked>>,
+    pub(crate) requested: Option<Arc<Incoming>>,
+}
+
+impl<S> Context<S> {
+    /// Returns where the result of the job goes, if anything reads it.
+    pub(crate) fn result_keeper(&self) -> ResultKeeper {
+        let requested = self.inner.received.reply.is_some().then(|| Arc::clone(&self.inner.received));
+        ResultKeeper { tracked: self.inner.tracked.clone(), requested }
+    }
+}
+
+/// Keeps the result of a job for its last status update and for its reply.
+pub(crate) fn keep(keeper: &ResultKeeper, result: &impl Serialize) {
+    if let Some(tracked) = &keeper.tracked {
         tracked.keep_result(result);
+    }
+    if let Some(requested) = &keeper.requested {
+        requested.keep_result(result);
     }
 }
 

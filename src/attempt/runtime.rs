@@ -20,6 +20,7 @@ pub(crate) struct QueueRuntime<S> {
     pub(crate) stop: Stop,
     pub(crate) queue: QueueDeclaration,
     pub(crate) takes_any_type: bool,
+    pub(crate) replies_anywhere: bool,
     pub(crate) state: Arc<S>,
     pub(crate) chain: Arc<Chain<S>>,
     pub(crate) dependencies: Arc<Breakers>,

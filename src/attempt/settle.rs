@@ -6,7 +6,7 @@
 //! refuses because of its content can never succeed: after [`REFUSALS`] refusals the original is rejected to the
 //! dead-letter exchange.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use crate::{
     attempt::{
@@ -15,7 +15,7 @@ use crate::{
     },
     backoff::{Backoff, draws},
     broker::Broker,
-    message::{COPY_HEADER_LIMIT, Message, republish::Republish},
+    message::{COPY_HEADER_LIMIT, Message, header, integer, republish::Republish},
     time::millis,
     topology::{Target, delay::Wait, lane::Lane, queue::QueueDeclaration},
     trace,
@@ -74,6 +74,10 @@ pub(crate) async fn carry_out(
     let copy = || {
         let mut copy = Box::new(received.message.copy(name, received.envelope, &kind, now));
         trace::carry(received.delivered(), &mut copy);
+        let batch = received.next_batch.load(Ordering::Relaxed);
+        if batch > 0 && matches!(kind, Republish::Retry { .. }) {
+            copy.set_header(header::BATCH, integer(batch.into()));
+        }
         copy
     };
     let mut first = Some(copy()).filter(|copy| copy.header_size() <= COPY_HEADER_LIMIT);

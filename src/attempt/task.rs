@@ -22,6 +22,7 @@ use crate::{
         decide::Facts,
         disposition::{Disposition, LogLine, Settlement, Update},
         handler::panic_of,
+        reply,
         run::{self as attempt, Route},
         runtime::QueueRuntime,
         settle,
@@ -70,7 +71,7 @@ impl<S: Send + Sync + 'static> Task<S> {
     pub(crate) async fn run(self, work: Work) -> Settlement {
         let QueueRuntime { queue, broker, .. } = &*self.handlers;
         let tracked = self.received.envelope.track.then(|| Tracked::new(broker, queue.name(), &self.received));
-        let (disposition, metrics) = match work {
+        let (mut disposition, metrics) = match work {
             Work::Settle(disposition) => {
                 let is_cancelled = match &tracked {
                     None => false,
@@ -94,6 +95,10 @@ impl<S: Send + Sync + 'static> Task<S> {
             }
         };
         let from = self.consumed_lane();
+        let (is_request, anywhere) = (self.received.reply.is_some(), self.handlers.replies_anywhere);
+        if is_request && let Some(until) = self.received.waited_until(&broker.config().namespace, anywhere) {
+            disposition = disposition.of_request(until, broker.now_ms());
+        }
         let span = TraceSpan::settle(from, self.received.delivered());
         let mut settlement = if matches!(disposition, Disposition::Outcome(Outcome::Done)) {
             Settlement::Ack
@@ -105,6 +110,9 @@ impl<S: Send + Sync + 'static> Task<S> {
         };
         if let Some(tracked) = tracked {
             settlement = Box::pin(span.within(self.report(&tracked, &disposition, settlement))).await;
+        }
+        if is_request {
+            Box::pin(reply::reply(&disposition, settlement, &self.received, (broker, anywhere))).await;
         }
         let finish = disposition.row().finish;
         span.settled(from, settlement.as_str(), finish);
@@ -234,6 +242,7 @@ impl<S: Send + Sync + 'static> Task<S> {
         let ctx = Context::new(context::Inner {
             handlers: Arc::clone(&self.handlers),
             received: Arc::clone(&self.received),
+            lane: self.lane,
             max_attempts: route.retry.attempts(),
             deadline: Instant::now() + route.timeout,
             overran: SetOnce::new(),

@@ -10,6 +10,7 @@ mod number;
 mod origin;
 pub(crate) mod rate_slot;
 pub(crate) mod raw;
+pub(crate) mod reply;
 pub(crate) mod republish;
 
 use bytes::Bytes;
@@ -44,6 +45,8 @@ pub(crate) mod header {
     pub(crate) const ORIGIN: &str = "leveret-origin";
     /// The due time of a snoozing job, before its first snooze.
     pub(crate) const SNOOZED_SINCE: &str = "leveret-snoozed-since";
+    /// The most jobs of a batch that the job may be part of.
+    pub(crate) const BATCH: &str = "leveret-batch";
     pub(crate) const TRACEPARENT: &str = "traceparent";
     pub(crate) const TRACESTATE: &str = "tracestate";
     /// The number of the message; streams write it.

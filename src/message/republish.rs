@@ -6,7 +6,7 @@ use lapin::{
 };
 
 use crate::{
-    message::{Envelope, Message, header, integer, rate_slot::RateSlot, text, truncated},
+    message::{Envelope, Message, header, integer, rate_slot::RateSlot, reply::DIRECT_REPLY, text, truncated},
     outcome::ErrorKind,
 };
 
@@ -15,7 +15,7 @@ use crate::{
 /// `leveret-unreadable`).
 const DROPPED: [&str; 6] = ["CC", "BCC", "x-death", header::DELIVERY_COUNT, "x-acquired-count", header::UNREADABLE];
 /// Further headers that a replayed job must not keep: its failure, and times that have passed.
-const OUTDATED: [&str; 7] = [
+const OUTDATED: [&str; 8] = [
     header::ERROR,
     header::ERROR_KIND,
     header::FAILED_AT,
@@ -23,13 +23,11 @@ const OUTDATED: [&str; 7] = [
     header::NOT_BEFORE,
     header::EXPIRES_AT,
     header::SNOOZED_SINCE,
+    header::BATCH,
 ];
 const DROPPED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
 /// The longest error text in `leveret-error`, in bytes.
 pub(crate) const ERROR_TEXT_LIMIT: usize = 4 * 1024;
-/// Only the client that waits for the reply on the same channel may publish with it (RabbitMQ's guide to direct
-/// reply-to).
-const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 
 /// The reason for a copy; it decides which headers change.
 #[derive(Clone, Debug)]

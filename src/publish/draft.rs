@@ -252,7 +252,7 @@ pub(super) fn accept(
 }
 
 /// Returns an error with the value unless the rule holds.
-fn require(
+pub(super) fn require(
     holds: bool,
     what: &'static str,
     value: &dyn fmt::Display,

@@ -8,4 +8,5 @@ pub(crate) mod new_job;
 pub(crate) mod options;
 pub(crate) mod publisher;
 pub(crate) mod replay;
+pub(crate) mod request;
 pub mod unique;

@@ -282,7 +282,6 @@ impl NewJob {
     /// assert_eq!((queued.job.as_str(), queued.step), ("email.send", Transition::Queued { due: None, expires: None }));
     /// # let _ = new;
     /// ```
-    #[must_use]
     pub fn into_queued(mut self, at: SystemTime) -> (Self, StatusUpdate) {
         let (id, at_ms) = (self.identify(), unix_ms(at));
         let options = &self.options;

@@ -185,8 +185,7 @@ pub(super) async fn publish(publisher: &Publisher, unique: UniqueKey, new: NewJo
     let keys = unique.store(publisher)?;
     let (id, target, message) = new.into_message(publisher.broker.config().payload_limit, publisher.now_ms())?;
     let (key, origin) = (format!("{job}/{}", unique.key), message.origin().into_owned());
-    if let Claimed::By(holder) = claim(publisher, keys, &key, (&id, &origin), if_taken).await? {
-        let id = JobId::from(holder);
+    if let Claimed::By(id) = claim(publisher, keys, &key, (&id, &origin), if_taken).await? {
         return match if_taken {
             IfTaken::Existing => Ok(id),
             IfTaken::Refuse | IfTaken::Replace => Err(PublishError::NotUnique { key: unique.key, id }),
@@ -195,7 +194,7 @@ pub(super) async fn publish(publisher: &Publisher, unique: UniqueKey, new: NewJo
     let published = publisher.send_job(&job, target, id.clone(), (message, false)).await;
     let kept = match &published {
         Ok(_) | Err(PublishError::Uncertain { .. }) => {
-            keys.keep(&key, &id, later(now(&publisher), unique.time_to_live)).await
+            keys.keep(&key, &id, later(now(publisher), unique.time_to_live)).await
         }
         Err(_) => keys.free(&key, &id).await,
     };

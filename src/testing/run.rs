@@ -17,6 +17,7 @@ use crate::{
     message::{Message, header},
     outcome::Outcome,
     shutdown::Stop,
+    topology::lane::Lane,
     worker::builder::Worker,
 };
 
@@ -85,6 +86,7 @@ pub async fn perform_raw<S: Send + Sync + 'static>(
     let ctx = Context::new(context::Inner {
         handlers: handlers.clone(),
         received: received.into(),
+        lane: Lane::Main,
         max_attempts: route.retry.attempts(),
         deadline: Instant::now() + route.timeout,
         overran: SetOnce::new(),

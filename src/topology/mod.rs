@@ -18,6 +18,7 @@
 //! | `leveret.v1.catalogue` (fanout and stream) | the jobs that workers can run, indefinitely |
 //! | queues `leveret.v1.clock.UUID.first`, `….last` | exclusive, for some milliseconds while a worker compares its clock with the broker's |
 //! | queues `leveret.v1.results.UUID` | exclusive, while a publisher waits for results of tracked jobs |
+//! | queue `leveret.v1.reply.UUID` | exclusive, for the replies to the requests of one connection |
 //! | queue `leveret.v1.schedule.digest` | the token of a schedule and its leader election; declared by workers with the schedule |
 //! | stream `leveret.v1.schedules` | copies of all tokens, the last 16 MiB; declared with the first of those queues |
 //!
@@ -81,6 +82,10 @@ pub(crate) enum Target {
     Dead(String),
     /// Subscribers to status updates of tracked jobs: an update of this kind, for a job of this queue.
     Event(&'static str, String),
+    /// The queue of a caller that waits for replies.
+    Reply(String),
+    /// RabbitMQ's direct reply-to: publishes to it are never known to arrive.
+    DirectReply(String),
     /// The end of a stream.
     Stream(Stream),
     /// The workers of a schedule: a message of this kind, for the schedule of that name.
@@ -123,6 +128,7 @@ impl Target {
     pub(crate) fn queue(&self) -> &str {
         match self {
             Self::Queue(queue) | Self::Delayed(queue, _) | Self::Dead(queue) | Self::Event(_, queue) => queue,
+            Self::Reply(queue) | Self::DirectReply(queue) => queue,
             Self::Stream(stream) => stream.name(),
             Self::Schedule(_, schedule) => schedule,
         }
@@ -177,6 +183,11 @@ impl Topology {
     #[must_use]
     pub fn status(&self) -> String {
         self.name("status")
+    }
+
+    /// Returns the start of the names of all queues for replies.
+    pub(crate) fn reply_prefix(&self) -> String {
+        self.name("reply.")
     }
 
     /// Returns the exchange and the two queues of one clock comparison.

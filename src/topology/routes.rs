@@ -14,6 +14,8 @@ pub(crate) struct Routes {
     jobs: ShortString,
     dead: ShortString,
     events: ShortString,
+    /// The default exchange, which routes to queues by their names.
+    default: ShortString,
     catalogue: ShortString,
     cancelled: ShortString,
     /// For each level, the exchange that starts a chain there and the exchange of its fast path.
@@ -27,6 +29,7 @@ impl Routes {
             jobs: short(&topology.jobs()),
             dead: short(&topology.dead()),
             events: short(&topology.events()),
+            default: ShortString::default(),
             catalogue: short(&topology.stream(Stream::Catalogue)),
             cancelled: short(&topology.stream(Stream::Cancelled)),
             levels,
@@ -39,6 +42,7 @@ impl Routes {
             Target::Queue(queue) | Target::Delayed(queue, Wait::None) => (&self.jobs, short(queue)),
             Target::Dead(queue) => (&self.dead, short(queue)),
             Target::Event(step, queue) => (&self.events, short(&format!("job.{step}.{}", delay::topic_word(queue)))),
+            Target::Reply(queue) | Target::DirectReply(queue) => (&self.default, short(queue)),
             Target::Stream(Stream::Catalogue) => (&self.catalogue, ShortString::default()),
             Target::Stream(Stream::Cancelled) => (&self.cancelled, ShortString::default()),
             Target::Stream(Stream::Schedules) => (&self.events, short("schedule.token")),

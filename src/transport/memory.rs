@@ -94,6 +94,8 @@ pub(crate) struct MemorySession {
     stopped: bool,
     /// The source that its queue reads; the queue is deleted with the session.
     reads: Option<Source>,
+    /// Whether its queue is deleted with the session.
+    is_temporary: bool,
 }
 
 /// A source of messages that each session reads through a queue of its own.
@@ -143,7 +145,15 @@ impl Memory {
             unacked: BTreeMap::new(),
             stopped: false,
             reads: None,
+            is_temporary: false,
         }
+    }
+
+    /// Opens a session on a queue that is deleted with it.
+    pub(crate) fn open_temporary(&self, queue: &str, prefetch: u16) -> MemorySession {
+        let mut session = self.open(queue, prefetch);
+        session.is_temporary = true;
+        session
     }
 
     pub(crate) fn declare_all(&self, plan: &Plan) {
@@ -184,8 +194,12 @@ impl Memory {
     pub(crate) fn send(&self, target: &Target, message: Message) -> Result<(), SendError> {
         let mut state = self.lock();
         match target {
-            Target::Queue(queue) if !state.queues.contains_key(queue) => return Err(SendError::Returned),
-            Target::Queue(queue) => state.push(queue, message),
+            Target::Queue(queue) | Target::Reply(queue) if !state.queues.contains_key(queue) => {
+                return Err(SendError::Returned);
+            }
+            // Direct reply-to belongs to a channel, which no client of this broker has.
+            Target::DirectReply(_) => {}
+            Target::Queue(queue) | Target::Reply(queue) => state.push(queue, message),
             Target::Dead(queue) => state.push_or_unrouted(&format!("{queue}{DEAD}"), message),
             Target::Event(step, _) => state.push_update(step, message),
             Target::Stream(stream) => state.append(*stream, message),
@@ -368,6 +382,10 @@ impl Drop for MemorySession {
             };
             readers.retain(|reader| *reader != self.queue);
             state.queues.remove(&self.queue);
+            return;
+        }
+        if self.is_temporary {
+            self.memory.lock().queues.remove(&self.queue);
             return;
         }
         let unacked = std::mem::take(&mut self.unacked);

@@ -55,6 +55,7 @@ pub(crate) struct Transport {
 struct Shared {
     backend: Backend,
     heartbeat: Duration,
+    namespace: String,
     metrics: Arc<Metrics>,
     log_throttle: Arc<LogThrottle>,
     health: Health,
@@ -91,8 +92,8 @@ impl Transport {
         health: Health,
         log_throttle: Arc<LogThrottle>,
     ) -> Self {
-        let heartbeat = config.heartbeat;
-        Self { shared: Arc::new(Shared { backend, heartbeat, metrics, log_throttle, health }) }
+        let (heartbeat, namespace) = (config.heartbeat, config.namespace.clone());
+        Self { shared: Arc::new(Shared { backend, heartbeat, namespace, metrics, log_throttle, health }) }
     }
 
     /// Returns weak access to this transport, for a task that ends when all handles are dropped.
@@ -107,6 +108,11 @@ impl Transport {
             Backend::Amqp(_) => "rabbitmq",
             Backend::Memory(_) => "memory",
         }
+    }
+
+    /// Returns the prefix of the names on the broker.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.shared.namespace
     }
 
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
@@ -188,6 +194,24 @@ impl Transport {
         match &self.shared.backend {
             Backend::Amqp(amqp) => amqp.open_results().await.map(|session| Session::Amqp(Box::new(session))),
             Backend::Memory(memory) => Ok(Session::Memory(memory.open_results(RESULTS_PREFETCH))),
+        }
+    }
+
+    /// Declares an exclusive queue for replies and consumes it; the queue is deleted at the end of the session.
+    pub(crate) async fn open_replies(&self, queue: &str, prefetch: u16) -> Result<Session, OpenError> {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => {
+                amqp.open_replies(queue, prefetch).await.map(|session| Session::Amqp(Box::new(session)))
+            }
+            Backend::Memory(memory) => Ok(Session::Memory(memory.open_temporary(queue, prefetch))),
+        }
+    }
+
+    /// Returns whether the handle was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => amqp.is_closed(),
+            Backend::Memory(_) => false,
         }
     }
 

@@ -26,6 +26,7 @@ use crate::{
     readers::catalogue,
     shutdown::Stop,
     time::at_unix_ms,
+    topology::QueueDeclaration,
     worker::{
         background::Background,
         consumer::Consumer,
@@ -186,7 +187,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
         self.register(erase_blocking(handler), set)
     }
 
-    fn register<J: Job>(
+    pub(super) fn register<J: Job>(
         mut self,
         handler: Erased<S>,
         set: impl FnOnce(HandlerOptions<J, S>) -> HandlerOptions<J, S>,
@@ -320,7 +321,8 @@ impl<S: Send + Sync + 'static> Worker<S> {
         let mut bound = Vec::new();
         let mut names = HashSet::new();
         let mut handlers = self.handlers;
-        for queue in queues {
+        for mut queue in queues {
+            queue.take_batches(&handlers)?;
             queue.check()?;
             if queue.declaration().is_existing() {
                 tracing::warn!(
@@ -330,14 +332,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
                      single copy"
                 );
             }
-            for lane in queue.declaration().by_priority() {
-                let name = lane.queue_name(queue.declaration());
-                if names.contains(&name) {
-                    let reason = format!("queue {name:?} is set twice, or is a lane of another");
-                    return Err(Error::Setting { setting: "Worker::queue", reason });
-                }
-                names.insert(name);
-            }
+            add_names(&mut names, queue.declaration())?;
             let mine = handlers.extract_if(.., |handler| handler.queue == queue.name()).collect();
             let (state, chain) = (Arc::clone(&self.state), Arc::clone(&chain));
             let (routes, by_name) = routes(broker, &queue, mine, &limits)?;
@@ -348,6 +343,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
                 stop: stop.clone(),
                 queue: queue.declaration().clone(),
                 takes_any_type: queue.takes_any_type(),
+                replies_anywhere: queue.replies_to_any(),
                 state,
                 chain,
                 dependencies: Arc::clone(&breakers),
@@ -367,6 +363,17 @@ impl<S: Send + Sync + 'static> Worker<S> {
             None => publisher,
         }
     }
+}
+
+/// Adds the names of the queue's lanes, each of which only one queue may have.
+fn add_names(names: &mut HashSet<String>, queue: &QueueDeclaration) -> Result<(), Error> {
+    for lane in queue.by_priority() {
+        if let Some(name) = names.replace(lane.queue_name(queue)) {
+            let reason = format!("queue {name:?} is set twice, or is a lane of another");
+            return Err(Error::Setting { setting: "Worker::queue", reason });
+        }
+    }
+    Ok(())
 }
 
 /// Cancels unfinished attempts at the drain timeout, drops those that do not stop, and completes once the consumers had

@@ -1,6 +1,7 @@
 //! A worker: handlers, queues and state, built once and run until it is stopped.
 
 pub(crate) mod background;
+mod batch;
 pub(crate) mod builder;
 pub(crate) mod consumer;
 pub(crate) mod fair_share;

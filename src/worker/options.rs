@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     attempt::{
+        gather::BatchSetup,
         handler::{Erased, decode},
         middleware::{Chain, Middleware},
         retry::RetryPolicy,
@@ -62,6 +63,7 @@ impl<J: Job, S: Send + Sync + 'static> HandlerOptions<J, S> {
             shared_rate: None,
             shared_concurrency: None,
             key: None,
+            batch: None,
         };
         Self { spec, chain: Chain::default(), job: PhantomData }
     }
@@ -70,6 +72,11 @@ impl<J: Job, S: Send + Sync + 'static> HandlerOptions<J, S> {
         let Self { mut spec, chain, .. } = self;
         spec.handler = chain.around(spec.handler);
         spec
+    }
+
+    pub(super) fn batch(mut self, setup: Arc<BatchSetup>) -> Self {
+        self.spec.batch = Some(setup);
+        self
     }
 
     /// Sets the retry policy; the queue's by default.

@@ -7,6 +7,7 @@ use crate::{
     error::Error,
     job::Job,
     topology::{QueueDeclaration, lane::Lane, queue::LARGEST_PREFETCH},
+    worker::spec::HandlerSpec,
 };
 
 /// Default weights of the lanes: high, normal, low.
@@ -39,7 +40,10 @@ pub struct Queue {
     timeout: Duration,
     snooze_limit: Duration,
     any_type: bool,
+    replies_anywhere: bool,
     weights: Option<[u16; 3]>,
+    /// The most jobs of a batch; 1 for a queue without batches.
+    batch: u16,
 }
 
 impl Queue {
@@ -54,7 +58,9 @@ impl Queue {
             timeout: Duration::from_secs(300),
             snooze_limit: Duration::from_secs(24 * 3600),
             any_type: false,
+            replies_anywhere: false,
             weights: None,
+            batch: 1,
         }
     }
 
@@ -154,6 +160,23 @@ impl Queue {
         self
     }
 
+    /// Allows the worker to send replies to every queue that a job names in `reply_to`.
+    ///
+    /// By default a worker replies only to the reply queues of Leveret's requests (`leveret.v1.reply.*`) and to RabbitMQ's
+    /// direct reply-to. With this setting, every publisher of a job to this queue can make the worker write its result into
+    /// any queue of the vhost. It is for callers with reply queues of their own.
+    ///
+    /// ```
+    /// # use leveret::Queue;
+    /// let queue = Queue::new("quotes").reply_anywhere();
+    /// # let _ = queue;
+    /// ```
+    #[must_use]
+    pub fn reply_anywhere(mut self) -> Self {
+        self.replies_anywhere = true;
+        self
+    }
+
     /// Limits the queue to one consumer at a time among all workers.
     ///
     /// With `concurrency(1)` its jobs run in order, as long as none of them fails.
@@ -215,12 +238,45 @@ impl Queue {
         }
     }
 
+    /// The attempts that may run at once.
     pub(crate) fn limit(&self) -> u16 {
+        self.concurrency.saturating_mul(self.batch)
+    }
+
+    /// The handlers that may run at once.
+    pub(crate) fn concurrency_limit(&self) -> u16 {
         self.concurrency
     }
 
+    pub(crate) fn replies_to_any(&self) -> bool {
+        self.replies_anywhere
+    }
+
+    /// Takes over the size of the batches of its handler, if it takes batches.
+    pub(super) fn take_batches<S>(&mut self, handlers: &[HandlerSpec<S>]) -> Result<(), Error> {
+        let mine = || handlers.iter().filter(|handler| handler.queue == self.name());
+        let Some((handler, setup)) = mine().find_map(|handler| Some((handler, handler.batch.as_ref()?))) else {
+            return Ok(());
+        };
+        let count = mine().count();
+        if count > 1 {
+            let reason = format!(
+                "queue {:?} has {count} handlers, and one that takes batches must be the only one: give {:?} a queue of \
+                 its own",
+                self.name(),
+                handler.job
+            );
+            return Err(Error::Setting { setting: "Worker::handle_batch", reason });
+        }
+        let timeout = handler.timeout.unwrap_or(self.timeout);
+        let attempts = handler.retry.as_ref().unwrap_or(&self.retry).attempts();
+        setup.batching.check(handler.job, self.concurrency, timeout, attempts)?;
+        self.batch = setup.batching.size;
+        Ok(())
+    }
+
     pub(crate) fn prefetch_count(&self) -> u16 {
-        self.prefetch.unwrap_or(match self.concurrency {
+        self.prefetch.unwrap_or(match self.limit() {
             1 => 1,
             several => several.saturating_mul(2).min(LARGEST_PREFETCH),
         })
@@ -245,12 +301,15 @@ impl Queue {
     pub(crate) fn check(&self) -> Result<(), Error> {
         self.declaration.check()?;
         let of = format!("queue {:?}", self.name());
-        let (prefetch, concurrency) = (self.prefetch_count(), self.concurrency);
+        let (prefetch, concurrency, limit) = (self.prefetch_count(), self.concurrency, self.limit());
         if !(1..=LARGEST_PREFETCH).contains(&concurrency) {
             return Err(Error::bounds("Queue::concurrency", &of, concurrency, "1 to 2000"));
         }
-        if !(concurrency..=LARGEST_PREFETCH).contains(&prefetch) {
-            let bounds = format!("{concurrency} (its concurrency) to 2000");
+        if !(limit..=LARGEST_PREFETCH).contains(&prefetch) {
+            let bounds = match self.batch {
+                1 => format!("{limit} (its concurrency) to 2000"),
+                size => format!("{limit} (its concurrency of {concurrency}, times batches of {size}) to 2000"),
+            };
             return Err(Error::bounds("Queue::prefetch", &of, prefetch, &bounds));
         }
         if let Some(weights) = self.weights.filter(|weights| weights.contains(&0)) {

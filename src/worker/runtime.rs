@@ -38,9 +38,15 @@ pub(super) fn routes<S>(
     }
     for mut spec in handlers {
         let limiter = spec.limiter(broker, queue, limits, is_alone)?;
-        let HandlerSpec { job, aliases, schema, handler, retry, timeout, .. } = spec;
+        let HandlerSpec { job, aliases, schema, handler, retry, timeout, batch, .. } = spec;
         let timeout = timeout.unwrap_or_else(|| queue.attempt_timeout());
-        broker.config().check_timeout(&format!("the timeout of {job}"), timeout)?;
+        let retry = retry.unwrap_or_else(|| queue.retry_policy().clone());
+        let timeout = match &batch {
+            None => timeout,
+            Some(setup) => setup.start(queue.concurrency_limit(), timeout, broker.metrics().batches(queue.name(), job)),
+        };
+        let part = if batch.is_some() { "twice the timeout and the wait for a batch of" } else { "the timeout of" };
+        broker.config().check_timeout(&format!("{part} {job}"), timeout)?;
         if !is_valid_name(job) {
             return Err(Error::JobName { job });
         }
@@ -49,7 +55,6 @@ pub(super) fn routes<S>(
                 return Err(Error::DuplicateHandler { job: name, queue: queue.name().to_owned() });
             }
         }
-        let retry = retry.unwrap_or_else(|| queue.retry_policy().clone());
         let metrics = Arc::new(broker.metrics().job(queue.name(), job));
         let inline_budget = nanos(broker.config().inline_budget);
         let first_poll = AtomicU32::new(UNKNOWN_FIRST_POLL_NANOS);

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    attempt::{handler::Erased, retry::RetryPolicy},
+    attempt::{gather::BatchSetup, handler::Erased, retry::RetryPolicy},
     broker::Broker,
     error::Error,
     limits::{
@@ -34,6 +34,7 @@ pub(super) struct HandlerSpec<S> {
     pub(super) shared_rate: Option<(String, Rate)>,
     pub(super) shared_concurrency: Option<(String, u32)>,
     pub(super) key: Option<KeyLimit>,
+    pub(super) batch: Option<Arc<BatchSetup>>,
 }
 
 /// The facts that the limits of all handlers share.

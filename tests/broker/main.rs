@@ -1,6 +1,7 @@
 //! The promises of the README, each as a test whose name is the promise.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "what a test needs and does not get fails it")]
 
+mod batches;
 mod clocks;
 mod connecting;
 mod connections;
@@ -20,6 +21,7 @@ mod processes;
 mod readme;
 mod refusals;
 mod refused;
+mod requests;
 mod schedule_kills;
 mod schedules;
 mod set_up;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use leveret::{Broker, Config};
+use leveret::{Batching, Broker, Config};
 use leveret_harness::eventually;
-use leveret_tests::jobs::{Act, Log, publish, script, start, worker_with};
+use leveret_tests::jobs::{Act, Log, batch_worker, publish, script, start, worker_with};
 
 use crate::{metrics::get, support::LONG};
 
@@ -68,7 +68,11 @@ async fn every_metric_is_in_the_table_and_no_other() {
     let job = script("one", [Act::Succeed]);
     eventually("it is published", LONG, async || publish(&broker, "q", &job).await.is_ok()).await;
     log.until("it has run", |runs| runs.len() == 1).await;
+    let batches = start(batch_worker("batches", |queue| queue, Batching::up_to(10), &log), &broker);
+    let request = async || broker.publisher().request(&job).queue("batches").await.is_ok();
+    eventually("it is answered", LONG, request).await;
     let (_, text) = get(&health.address().to_string(), "/metrics").await;
+    batches.stop().await.unwrap();
     running.stop().await.unwrap();
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     assert_eq!(words("Every metric of a worker", "leveret_"), names);

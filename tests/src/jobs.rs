@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use leveret::{Broker, Context, HandlerOptions, Job, JobError, JobResult, Publish, Queue, Worker};
+use leveret::{
+    Batch, Batching, Broker, Context, HandlerOptions, Job, JobError, JobOutput, JobResult, Publish, Queue, Worker,
+};
 use serde::{Deserialize, Serialize};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +44,10 @@ pub struct Script {
 impl Job for Script {
     const NAME: &'static str = "test.script";
     const QUEUE: &'static str = "script";
+}
+
+impl JobOutput for Script {
+    type Output = ();
 }
 
 /// One run of the handler.
@@ -140,6 +146,22 @@ impl Log {
 /// The handler of scripts.
 pub async fn run_script(job: Script, ctx: Context<Log>) -> JobResult {
     ctx.state().perform(&job, &ctx).await
+}
+
+/// The handler of batches of scripts: it runs one after the other.
+pub async fn run_scripts(batch: Batch<Script, Log>) -> JobResult {
+    for job in &batch {
+        if let Err(error) = batch.state().perform(job.payload(), job.context()).await {
+            job.fail(error);
+        }
+    }
+    Ok(())
+}
+
+/// A worker of scripts in batches, on the queue of that name.
+pub fn batch_worker(name: &str, set: impl FnOnce(Queue) -> Queue, batching: Batching, log: &Log) -> Worker<Log> {
+    let worker = Worker::new(log.clone()).queue(set(Queue::new(name)));
+    worker.handle_batch_with(batching, run_scripts, |h| h.queue(name))
 }
 
 pub fn script(label: &str, acts: impl IntoIterator<Item = Act>) -> Script {

@@ -3,8 +3,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
-use leveret::{Broker, Config, RetryPolicy, shutdown_signal, telemetry::Telemetry};
-use leveret_tests::jobs::{Log, worker};
+use leveret::{Batching, Broker, Config, Queue, RetryPolicy, shutdown_signal, telemetry::Telemetry};
+use leveret_tests::jobs::{Log, batch_worker, worker};
 
 #[derive(Parser)]
 struct Arguments {
@@ -27,6 +27,9 @@ struct Arguments {
     retry_ms: u64,
     #[arg(long, default_value_t = 3)]
     max_attempts: u32,
+    /// Handle batches of up to this many jobs, so many as the concurrency at once
+    #[arg(long)]
+    batch: Option<u16>,
     /// Consume only while no other worker does
     #[arg(long)]
     single_active: bool,
@@ -41,14 +44,14 @@ async fn main() -> anyhow::Result<()> {
     tracing::info!("health at {}", health.address());
     let log = Log::to_file(&arguments.runs)?;
     let retry = RetryPolicy::fixed(Duration::from_millis(arguments.retry_ms)).max_attempts(arguments.max_attempts);
-    let worker = worker(
-        &arguments.queue,
-        |queue| {
-            let queue = queue.concurrency(arguments.concurrency).prefetch(arguments.prefetch).retry(retry);
-            if arguments.single_active { queue.single_active() } else { queue }
-        },
-        &log,
-    );
+    let set = |queue: Queue| {
+        let queue = queue.concurrency(arguments.concurrency).prefetch(arguments.prefetch).retry(retry);
+        if arguments.single_active { queue.single_active() } else { queue }
+    };
+    let worker = match arguments.batch {
+        Some(size) => batch_worker(&arguments.queue, set, Batching::up_to(size), &log),
+        None => worker(&arguments.queue, set, &log),
+    };
     worker.run(&broker, shutdown_signal()).await?;
     broker.close().await;
     Ok(())

@@ -11,7 +11,7 @@ use std::{
 
 use clap::Parser;
 use leveret::{
-    Broker, Config, Context, Job, JobError, JobResult, PublishError, Queue, RetryPolicy, Worker,
+    Broker, Config, Context, Job, JobError, JobResult, Queue, RetryPolicy, Worker,
     reader::{QueueReader, Source},
     shutdown_signal,
     telemetry::Telemetry,
@@ -69,8 +69,8 @@ async fn second(_: Second, ctx: Context<Replayed>) -> Result<(), JobError> {
     Ok(())
 }
 
-async fn replay(broker: Broker, queue: String, replayed: Replayed) -> Result<(), PublishError> {
-    let mut feed = QueueReader::new(&broker, Source::DeadLetters(queue.clone()), 1).unwrap();
+async fn replay(broker: Broker, queue: String, replayed: Replayed) -> anyhow::Result<()> {
+    let mut feed = QueueReader::new(&broker, Source::DeadLetters(queue.clone()), 1)?;
     loop {
         let batch = feed.next(1).await;
         replayed.store(true, Ordering::Relaxed);

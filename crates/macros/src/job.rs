@@ -3,7 +3,7 @@
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
 use syn::{
-    Attribute, Data, DeriveInput, Error, LitStr, Path, Result, Token, meta::ParseNestedMeta, parse_quote,
+    Attribute, Data, DeriveInput, Error, LitStr, Path, Result, Token, Type, meta::ParseNestedMeta, parse_quote,
     spanned::Spanned,
 };
 
@@ -18,13 +18,14 @@ struct Arguments {
     queue: Option<LitStr>,
     lanes: Option<TokenStream>,
     schema: Option<TokenStream>,
+    output: Option<Type>,
     leveret: Option<Path>,
 }
 
 /// Returns the implementation of `Job` for the type.
 pub(crate) fn expand(mut input: DeriveInput) -> Result<TokenStream> {
     refuse_borrows_and_misplaced_attributes(&input)?;
-    let Arguments { name, queue, lanes, schema, leveret } = Arguments::of(&input)?;
+    let Arguments { name, queue, lanes, schema, output, leveret } = Arguments::of(&input)?;
     let leveret = leveret.unwrap_or_else(|| parse_quote!(::leveret));
     let lanes = lanes.map(|value| quote!(const LANES: bool = #value;));
     let schema = schema.map(|value| {
@@ -43,6 +44,14 @@ pub(crate) fn expand(mut input: DeriveInput) -> Result<TokenStream> {
     }
     let (generics, parameters, bounds) = input.generics.split_for_impl();
     let job = &input.ident;
+    let output = output.map(|output| {
+        quote! {
+            #[automatically_derived]
+            impl #generics #leveret::JobOutput for #job #parameters #bounds {
+                type Output = #output;
+            }
+        }
+    });
     Ok(quote! {
         #[automatically_derived]
         impl #generics #leveret::Job for #job #parameters #bounds {
@@ -51,6 +60,7 @@ pub(crate) fn expand(mut input: DeriveInput) -> Result<TokenStream> {
             #lanes
             #schema
         }
+        #output
     })
 }
 
@@ -83,8 +93,10 @@ impl Arguments {
             }
             "lanes" => set(&mut self.lanes, argument, quote!(true)),
             "schema" => set(&mut self.schema, argument, schema(argument)?),
+            "output" => set(&mut self.output, argument, argument.value()?.parse()?),
             "crate" => set(&mut self.leveret, argument, argument.value()?.call(Path::parse_mod_style)?),
-            _ => Err(argument.error("unknown argument: `job` takes `name`, `queue`, `lanes`, `schema` and `crate`")),
+            _ => Err(argument
+                .error("unknown argument: `job` takes `name`, `queue`, `lanes`, `schema`, `output` and `crate`")),
         }
     }
 }

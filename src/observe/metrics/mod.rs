@@ -32,6 +32,7 @@ const DURATION_BUCKETS: &[f64] =
 const WAIT_BUCKETS: &[f64] =
     &[0.005, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 21_600.0];
 const CONFIRM_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_000.0];
 const ATTEMPT_BUCKETS: &[f64] = &[1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 25.0];
 
 /// All metrics of one broker handle.
@@ -55,6 +56,8 @@ pub(crate) struct Metrics {
     attempts: HistogramVec,
     pub(crate) confirm: Histogram,
     held: IntCounterVec,
+    batches: HistogramVec,
+    pub(crate) requests: RequestMetrics,
     circuit: IntGaugeVec,
     in_progress: IntGaugeVec,
     limit: IntGaugeVec,
@@ -68,8 +71,10 @@ pub(crate) struct Metrics {
     schedules: ScheduleVecs,
 }
 
+mod requests;
 #[cfg(feature = "cron")]
 mod schedules;
+use self::requests::RequestMetrics;
 #[cfg(feature = "cron")]
 pub(crate) use self::schedules::ScheduleMetrics;
 #[cfg(feature = "cron")]
@@ -109,13 +114,11 @@ impl Metrics {
             errors: counter(r, "job_errors_total", "Failed attempts and refused jobs", &["queue", "job", "kind"])?,
             transient: counter(r, "jobs_transient_total", "Jobs published without persistence", &["queue", "job"])?,
             acks_lost: counter(r, "acks_lost_total", "Acks lost because their channel had closed", &["queue"])?,
-            reconnects: register(r, IntCounter::new("reconnects_total", "Reconnects after a lost connection")?)?,
-            status_updates_lost: register(
+            reconnects: plain_counter(r, "reconnects_total", "Reconnects after a lost connection")?,
+            status_updates_lost: plain_counter(
                 r,
-                IntCounter::new(
-                    "status_updates_lost_total",
-                    "Status updates of tracked jobs that could not be published",
-                )?,
+                "status_updates_lost_total",
+                "Status updates of tracked jobs that could not be published",
             )?,
             duration: histogram(r, "job_duration_seconds", "Time an attempt took", DURATION_BUCKETS)?,
             wait: histogram(r, "job_wait_seconds", "Time a job was ready before it started", WAIT_BUCKETS)?,
@@ -128,6 +131,8 @@ impl Metrics {
                 "Jobs that were delayed by a limit or an open circuit",
                 &["queue", "job", "reason"],
             )?,
+            batches: histogram(r, "batch_jobs", "Jobs of a batch that ran", BATCH_BUCKETS)?,
+            requests: RequestMetrics::new(r)?,
             circuit: gauge(
                 r,
                 "circuit_state",
@@ -138,21 +143,17 @@ impl Metrics {
             limit: gauge(r, "worker_concurrency_limit", "Attempts that may run at once", &["queue"])?,
             expected: gauge(r, "consumers_expected", "Consumers that should be connected", &["queue"])?,
             up: gauge(r, "consumers_up", "Connected consumers", &["queue"])?,
-            unconfirmed: register(
+            unconfirmed: plain_gauge(
                 r,
-                IntGauge::new(
-                    "copies_unconfirmed",
-                    "Retries, delays and dead letters that the broker has not confirmed yet",
-                )?,
+                "copies_unconfirmed",
+                "Retries, delays and dead letters that the broker has not confirmed yet",
             )?,
-            connected: register(
+            connected: plain_gauge(
                 r,
-                IntGauge::new(
-                    "broker_connected",
-                    "Open connections: one consumes, one publishes and opens at the first publish",
-                )?,
+                "broker_connected",
+                "Open connections: one consumes, one publishes and opens at the first publish",
             )?,
-            blocked: register(r, IntGauge::new("broker_blocked", "Connections on which the broker blocks publishes")?)?,
+            blocked: plain_gauge(r, "broker_blocked", "Connections on which the broker blocks publishes")?,
             #[cfg(feature = "cron")]
             schedules: ScheduleVecs::new(r)?,
             registry,
@@ -205,6 +206,11 @@ impl Metrics {
 
     pub(crate) fn held(&self, queue: &str, job: &str, reason: &str) -> IntCounter {
         self.held.with_label_values(&[queue, job, reason])
+    }
+
+    /// Returns the sizes of the batches of a job.
+    pub(crate) fn batches(&self, queue: &str, job: &str) -> Histogram {
+        self.batches.with_label_values(&[queue, job])
     }
 
     pub(crate) fn circuit(&self, name: &str) -> IntGauge {
@@ -270,6 +276,14 @@ fn build_info(r: &Registry) -> Result<(), prometheus::Error> {
 fn confirm(r: &Registry) -> Result<Histogram, prometheus::Error> {
     let opts = HistogramOpts::new("publish_confirm_seconds", "Time from a publish to the broker's confirm");
     register(r, Histogram::with_opts(opts.buckets(CONFIRM_BUCKETS.to_vec()))?)
+}
+
+fn plain_counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    register(registry, IntCounter::new(name, help)?)
+}
+
+fn plain_gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    register(registry, IntGauge::new(name, help)?)
 }
 
 fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {

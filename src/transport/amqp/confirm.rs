@@ -102,7 +102,7 @@ impl Resolved {
     /// size, that publish was refused.
     pub(super) fn answer(self, alone: bool) {
         let about = |text: &str| {
-            text.contains(&format!("'{}'", self.target.exchange))
+            text.contains(&format!("'{}'", shown(&self.target.exchange)))
                 || text.contains(&format!("message size {} ", self.size))
         };
         let answer = match self.verdict {
@@ -115,6 +115,11 @@ impl Resolved {
         // A caller that has gone away ignores the answer.
         drop(self.answer.send(answer));
     }
+}
+
+/// Returns the exchange's name in the broker's texts, where the default exchange has one too.
+pub(super) fn shown(exchange: &ShortString) -> &str {
+    if exchange.as_str().is_empty() { "amq.default" } else { exchange.as_str() }
 }
 
 impl From<BasicReturnMessage> for Returned {

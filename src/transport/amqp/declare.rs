@@ -14,9 +14,9 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::transport::amqp::{Setup, connection::LiveConnection};
+use crate::transport::amqp::{Setup, connection::LiveConnection, consume::OwnChannel};
 use crate::{
     config::TopologyMode,
     error::Error,
@@ -52,6 +52,17 @@ pub(super) async fn invalidate_shared(setup: &Setup, missing_at: Instant) {
 pub(super) fn lately() -> Instant {
     let now = Instant::now();
     now.checked_sub(JUST_ENSURED).unwrap_or(now)
+}
+
+/// Declares a queue that belongs to this connection, and that is deleted with its consumer.
+pub(super) async fn declare_replies(up: &LiveConnection, queue: &str) -> Result<(), OpenError> {
+    let channel = OwnChannel(open(up).await?);
+    let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+    let declaring = up.unless_lost(channel.0.queue_declare(short(queue), options, FieldTable::default()));
+    match timeout(ANSWERED_WITHIN, declaring).await {
+        Ok(declared) => declared.map(drop).map_err(|reason| OpenError::Passing(format!("queue {queue:?}: {reason}"))),
+        Err(_) => Err(OpenError::Passing(format!("queue {queue:?}: no answer within {ANSWERED_WITHIN:?}"))),
+    }
 }
 
 /// Ensures a queue and all objects that it requires.

@@ -176,6 +176,17 @@ impl Amqp {
         self.consuming.first_state().await.err()
     }
 
+    /// Declares an exclusive queue for replies and consumes it; both end with the session.
+    pub(crate) async fn open_replies(&self, queue: &str, prefetch: u16) -> Result<AmqpSession, OpenError> {
+        let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
+        declare::declare_replies(&up, queue).await?;
+        AmqpSession::open(up, queue, prefetch).await
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.setup.closed.is_cancelled()
+    }
+
     pub(crate) async fn ensure(&self, plan: &Plan) -> Result<(), OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
         declare::ensure_shared(&up, &self.setup).await?;

@@ -112,7 +112,8 @@ impl PublishTask {
         let (exchange, key) = self.setup.routes.to(target);
         let fate = Arc::new(Fate::default());
         let (answer, answered) = oneshot::channel();
-        let mandatory = !matches!(target, Target::Event(..));
+        // RabbitMQ before 4.2 returns every mandatory publish to direct reply-to.
+        let mandatory = !matches!(target, Target::Event(..) | Target::DirectReply(_));
         let request = PublishRequest { exchange, key, message, mandatory, fate: Arc::clone(&fate), answer };
         let answer = timeout_at(deadline, async {
             self.requests().reserve().await.map_err(|_| SendError::Closed)?.send(request);

@@ -10,6 +10,8 @@ use std::{collections::HashMap, time::Duration};
 use lapin::types::ShortString;
 use tokio::time::Instant;
 
+use crate::transport::amqp::confirm::shown;
+
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -70,7 +72,7 @@ impl Refusals {
         if self.exchanges.is_empty() {
             return SendDecision::Send;
         }
-        let Some(refused) = self.exchanges.get_mut(exchange) else { return SendDecision::Send };
+        let Some(refused) = self.exchanges.get_mut(shown(exchange)) else { return SendDecision::Send };
         let now = now();
         if now < refused.next_try {
             return SendDecision::Refuse(refused.text.clone());
@@ -82,7 +84,7 @@ impl Refusals {
     /// Records that the broker accepted a publish to `exchange`.
     pub(super) fn accepted(&mut self, exchange: &ShortString) {
         if !self.exchanges.is_empty() {
-            self.exchanges.remove(exchange);
+            self.exchanges.remove(shown(exchange));
         }
     }
 }

@@ -117,7 +117,7 @@ async fn a_lost_connection_ends_the_wait_as_unknown_and_the_next_publish_subscri
     let owner = broker(&vhost.url());
     testing::start(Worker::new(()).handle(double), &owner).await.unwrap().stop().await.unwrap();
     let proxy = Proxy::start(&vhost.url()).await;
-    let publisher = broker(&proxy.url()).publisher();
+    let publisher = broker(proxy.url()).publisher();
     let mut lost = publisher.publish(&Double(1)).with_result().await.unwrap();
     proxy.cut();
     let error = timeout(LONG, lost.result::<u64>()).await.unwrap().unwrap_err();

@@ -108,7 +108,9 @@ impl Status {
         let status = Inbox::open(self.database.existing()?).await?.status().await?;
         match self.output {
             Format::Json => {
-                print_json(&json!({ "jobs": status.jobs, "oldest_at": status.oldest_at.map(unix_ms).map(to_rfc3339) }))?
+                print_json(
+                    &json!({ "jobs": status.jobs, "oldest_at": status.oldest_at.map(unix_ms).map(to_rfc3339) }),
+                )?;
             }
             Format::Table => {
                 let days = |at: u64| now_ms().saturating_sub(at) / (24 * 3600 * 1000);

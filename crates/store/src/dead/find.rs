@@ -160,10 +160,8 @@ impl Store {
 
     /// Appends the conditions of a selection, of letters in `state` alone.
     ///
-    /// Selected numbers are found by the primary key: `state
-    ///
-    /// ''` keeps the database from an index of states. It would use that index right after a large change, while its
-    /// statistics still show no letter in this state.
+    /// Selected numbers are found by the primary key: `state || ''` keeps the database from an index of states. It
+    /// would use that index right after a large change, while its statistics still show no letter in this state.
     pub(super) fn choose(&self, sql: &mut Sql, selection: &Selection, state: DeadState) {
         match selection {
             Selection::Filter(filter) => self.fit(sql, &DeadFilter { states: vec![state], ..filter.clone() }),
