@@ -21,6 +21,7 @@ pages! {
     testing "testing.md"
     outbox_inbox "outbox-inbox.md"
     unique "unique.md"
+    events "events.md"
     schedules "schedules.md"
     limits "limits.md"
     deploying "deploying.md"

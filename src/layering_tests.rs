@@ -7,11 +7,12 @@ use std::{
 };
 
 /// The rooms, from the lowest to the highest.
-const ROOMS: [&str; 29] = [
+const ROOMS: [&str; 31] = [
     "text",
     "names",
     "identity",
     "job",
+    "event",
     "error",
     "outcome",
     "backoff",
@@ -32,6 +33,7 @@ const ROOMS: [&str; 29] = [
     "attempt",
     "worker",
     "schedule",
+    "events",
     "testing",
     "internals",
     "layering_tests",

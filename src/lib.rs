@@ -33,7 +33,7 @@
 //!
 //! | room | what it does |
 //! |---|---|
-//! | `job`, `error`, `outcome`, `config`, `names`, `text` | the words that all rooms share |
+//! | `job`, `event`, `error`, `outcome`, `config`, `names`, `text` | the words that all rooms share |
 //! | `observe` | metrics, health, log throttle, logs and their export |
 //! | `message` | the wire contract: headers, envelope, what a republished copy keeps, dead letters |
 //! | `topology` | every exchange, queue and binding; the arithmetic of the delay ladder |
@@ -41,12 +41,13 @@
 //! | `tracking` | status updates of tracked jobs, and their cancellation |
 //! | `broker` | the public handle over all of these; `health_server` serves its metrics and health |
 //! | `trace` | the W3C trace context that jobs carry, and their spans |
-//! | `publish` | the way of a job to its queue, replays, unique keys |
+//! | `publish` | the way of a job to its queue and of an event to its topic, replays, unique keys |
 //! | `readers` | whole queues and the catalogue of jobs, for tools |
 //! | `limits` | rates, concurrency per key, shared limits, circuit breakers |
 //! | `attempt` | one attempt: admission, handler, verdict, the table of dispositions, settlement (the only file that acks) |
 //! | `worker` | what a user puts together, and the consumer loop |
 //! | `schedule` | jobs by a timetable (feature `cron`) |
+//! | `events` | subscriptions: handlers of events |
 //! | `testing` | attempts without a broker |
 
 mod attempt;
@@ -54,6 +55,8 @@ mod backoff;
 mod broker;
 mod config;
 mod error;
+mod event;
+mod events;
 mod health_server;
 #[doc(hidden)]
 pub mod http;
@@ -100,6 +103,8 @@ pub use crate::{
     broker::Broker,
     config::{Config, TopologyMode, duration, without_bom},
     error::{Error, JobError, JobResult, PublishError},
+    event::Event,
+    events::{FromEvent, RawEvent, Subscription},
     health_server::HealthServer,
     job::{Job, JobId},
     limits::{
@@ -109,12 +114,13 @@ pub use crate::{
     outcome::{ErrorKind, Outcome},
     publish::{
         builder::Publish,
+        emit::Emit,
         header_value::HeaderValue,
         publisher::Publisher,
         replay::Replay,
         unique::{self, IfTaken},
     },
-    readers::{catalogue, reader},
+    readers::{catalogue, event_log, reader},
     shutdown::shutdown_signal,
     trace::trace_headers,
     tracking::status_update,

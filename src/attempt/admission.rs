@@ -5,7 +5,7 @@ use crate::{
     job::JobId,
     message::{Envelope, Malformed, Message},
     outcome::ErrorKind,
-    topology::lane::Lane,
+    topology::{QueueDeclaration, lane::Lane},
     trace::{Delivered, Slot},
     transport::clock::Now,
 };
@@ -59,6 +59,12 @@ impl Incoming {
         self.message.id().unwrap_or_default()
     }
 
+    /// The id under which status updates and cancellations know the job. An event has one in each subscription.
+    pub(crate) fn tracking_id(&self, queue: &QueueDeclaration) -> String {
+        let id = self.id();
+        if queue.is_subscription() { format!("{id}@{}", queue.name()) } else { id.to_owned() }
+    }
+
     /// When the job's present life began, in milliseconds since the epoch: who cancelled it before meant another. A
     /// replay is of somebody who knows what went before, most often on the same clock; a first publish may be told to be
     /// later than its cancellation all the same.
@@ -102,7 +108,7 @@ pub(crate) fn decide(
     received: &Incoming,
     (lane, in_order): (Lane, bool),
     now: Now,
-    route: impl FnOnce(Option<&str>) -> Result<usize, String>,
+    route: impl FnOnce(Option<&str>) -> Result<usize, Disposition>,
 ) -> Result<usize, Disposition> {
     // A message that comes for the first time has no count of the broker's, only what its publisher wrote.
     let count = if received.redelivered { received.message.delivery_count() } else { 0 };
@@ -123,7 +129,7 @@ pub(crate) fn decide(
     if let Some(early) = envelope.not_before.map(|at| at.saturating_sub(now.latest)).filter(|early| *early > EARLY_MS) {
         return Err(Disposition::TooEarly(early));
     }
-    route(received.message.job_name()).map_err(|reason| Disposition::dead(ErrorKind::UnknownJob, reason))
+    route(received.message.job_name())
 }
 
 #[cfg(test)]
@@ -156,7 +162,7 @@ mod tests {
     fn decided_of(received: &Incoming, lane: (Lane, bool)) -> Result<usize, Disposition> {
         let route = |name: Option<&str>| match name {
             Some("email.send") => Ok(0),
-            other => Err(format!("{other:?}")),
+            other => Err(Disposition::dead(ErrorKind::UnknownJob, format!("{other:?}"))),
         };
         decide(received, lane, Now::at(NOW), route)
     }

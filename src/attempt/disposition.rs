@@ -38,6 +38,8 @@ pub(crate) enum Disposition {
     Requeued,
     /// Its cancellation was accepted before it was done.
     Cancelled,
+    /// An event of one process alone, which has one attempt.
+    Dropped { kind: ErrorKind, reason: String },
 }
 
 /// What is republished before the original is settled.
@@ -75,6 +77,7 @@ pub(crate) enum LogLine {
     DeadLettered,
     MovedToSuspectQueue,
     Cancelled,
+    Dropped,
 }
 
 /// What follows from one disposition.
@@ -103,6 +106,7 @@ impl Disposition {
             Self::TooEarly(_)                         => (Copy::Early,        Some(F::Snoozed),   Update::Snoozed,   LogLine::None),
             Self::Deferred { .. }                     => (Copy::Delayed,      Some(F::Snoozed),   Update::Snoozed,   LogLine::None),
             Self::Cancelled                           => (Copy::None,         Some(F::Cancelled), Update::Cancelled, LogLine::Cancelled),
+            Self::Dropped { .. }                      => (Copy::None,         Some(F::Dropped),   Update::Dead,      LogLine::Dropped),
             Self::Suspect                             => (Copy::SuspectQueue, None,               Update::None,      LogLine::MovedToSuspectQueue),
             Self::Requeued                            => (Copy::SameQueue,    None,               Update::None,  LogLine::None),
         };
@@ -111,6 +115,21 @@ impl Disposition {
 
     pub(crate) fn dead(kind: ErrorKind, reason: String) -> Self {
         Self::Outcome(Outcome::DeadLetter { kind, reason })
+    }
+
+    /// Returns what becomes of an event of one process: what would be tried again or dead-lettered is dropped.
+    pub(crate) fn without_ladder(self) -> Self {
+        match self {
+            Self::Outcome(Outcome::Retry { kind, reason, .. } | Outcome::DeadLetter { kind, reason }) => {
+                Self::Dropped { kind, reason }
+            }
+            Self::Outcome(Outcome::Done | Outcome::Duplicate) | Self::Cancelled | Self::Requeued => self,
+            Self::Outcome(Outcome::Snooze { .. }) | Self::TooEarly(_) | Self::Deferred { .. } | Self::Suspect => {
+                let reason = "it cannot be delayed".to_owned();
+                Self::Dropped { kind: ErrorKind::Error, reason }
+            }
+            Self::Dropped { .. } => self,
+        }
     }
 
     /// How long the job waits in the broker.
@@ -127,9 +146,8 @@ impl Disposition {
     /// Why the attempt failed, if it did.
     pub(crate) fn failure(&self) -> Option<(ErrorKind, &str)> {
         match self {
-            Self::Outcome(Outcome::Retry { kind, reason, .. } | Outcome::DeadLetter { kind, reason }) => {
-                Some((*kind, reason))
-            }
+            Self::Outcome(Outcome::Retry { kind, reason, .. } | Outcome::DeadLetter { kind, reason })
+            | Self::Dropped { kind, reason } => Some((*kind, reason)),
             _ => None,
         }
     }
@@ -175,7 +193,7 @@ mod tests {
     use super::*;
 
     /// One of each kind, in the order of the book's page on outcomes.
-    fn one_of_each() -> [Disposition; 11] {
+    fn one_of_each() -> [Disposition; 12] {
         let delay = Duration::from_secs(1);
         let kind = ErrorKind::Error;
         [
@@ -188,6 +206,7 @@ mod tests {
             Disposition::dead(kind, String::new()),
             Disposition::dead(ErrorKind::Expired, String::new()),
             Disposition::Cancelled,
+            Disposition::Dropped { kind, reason: String::new() },
             Disposition::Suspect,
             Disposition::Requeued,
         ]

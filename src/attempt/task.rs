@@ -68,8 +68,8 @@ impl<S: Send + Sync + 'static> Task<S> {
     /// Returns once the outcome is safe and the original may be settled.
     pub(crate) async fn run(self, work: Work) -> Settlement {
         let QueueRuntime { queue, broker, .. } = &*self.handlers;
-        let tracked = self.received.envelope.track.then(|| Tracked::new(broker, queue.name(), &self.received));
-        let (disposition, metrics) = match work {
+        let tracked = self.received.envelope.track.then(|| Tracked::new(broker, queue, &self.received));
+        let (mut disposition, metrics) = match work {
             Work::Settle(disposition) => {
                 let is_cancelled = match &tracked {
                     None => false,
@@ -97,6 +97,9 @@ impl<S: Send + Sync + 'static> Task<S> {
         let mut settlement = if matches!(disposition, Disposition::Outcome(Outcome::Done)) {
             Settlement::Ack
         } else {
+            if queue.is_each_process() {
+                disposition = disposition.without_ladder();
+            }
             log(&disposition, &self.received, self.handlers.queue.name());
             // Boxed, so that the many that need no copy do not carry its room about.
             let carry_out = settle::carry_out(&disposition, &self.received, (queue, self.lane), broker);
@@ -203,7 +206,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             tracked.report(step);
             return settlement;
         }
-        let event = StatusUpdate::of(&self.received, queue.name(), now, step);
+        let event = StatusUpdate::of(&self.received, queue, now, step);
         match settle::report_end(event, &self.received, queue, broker).await {
             Settlement::Ack => settlement,
             not_told => not_told,
@@ -275,6 +278,9 @@ fn log(disposition: &Disposition, received: &Incoming, queue: &str) {
         }
         LogLine::DeadLettered => {
             tracing::error!(job, queue, job_id, attempt, trace_id, %kind, error, "job given up, kept as a dead letter");
+        }
+        LogLine::Dropped => {
+            tracing::error!(job, queue, job_id, trace_id, %kind, error, "event dropped: each process has one attempt at it");
         }
         LogLine::MovedToSuspectQueue => {
             tracing::warn!(job, queue, job_id, "came back without an outcome too often, moving it to the suspect lane");

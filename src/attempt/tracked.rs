@@ -16,6 +16,7 @@ use crate::{
     attempt::admission::Incoming,
     broker::Broker,
     identity::PROCESS,
+    topology::QueueDeclaration,
     tracking::{
         cancellations::CancelWatch,
         status_update::{NOTE_LIMIT, RESULT_LIMIT, StatusUpdate, Step},
@@ -27,12 +28,12 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 impl StatusUpdate {
     /// A step of a job that this process has in hand.
-    pub(crate) fn of(received: &Incoming, queue: &str, at: u64, step: Step) -> Self {
+    pub(crate) fn of(received: &Incoming, queue: &QueueDeclaration, at: u64, step: Step) -> Self {
         let (message, envelope) = (&received.message, received.envelope);
         Self {
-            id: received.id().to_owned(),
+            id: received.tracking_id(queue),
             job: message.job_name().unwrap_or_default().to_owned(),
-            queue: queue.to_owned(),
+            queue: queue.name().to_owned(),
             origin: Some(message.origin().into_owned()),
             label: message.label().map(str::to_owned),
             priority: *message.properties.priority(),
@@ -48,7 +49,7 @@ impl StatusUpdate {
 
 pub(crate) struct Tracked {
     broker: Broker,
-    queue: String,
+    queue: QueueDeclaration,
     received: Arc<Incoming>,
     watched: CancelWatch,
     report: Mutex<Report>,
@@ -65,12 +66,12 @@ struct Report {
 }
 
 impl Tracked {
-    pub(crate) fn new(broker: &Broker, queue: &str, received: &Arc<Incoming>) -> Arc<Self> {
+    pub(crate) fn new(broker: &Broker, queue: &QueueDeclaration, received: &Arc<Incoming>) -> Arc<Self> {
         Arc::new(Self {
             broker: broker.clone(),
-            queue: queue.to_owned(),
+            queue: queue.clone(),
             received: Arc::clone(received),
-            watched: broker.cancellations().watch(received.id(), received.life_began()),
+            watched: broker.cancellations().watch(&received.tracking_id(queue), received.life_began()),
             report: Mutex::default(),
         })
     }
@@ -82,7 +83,7 @@ impl Tracked {
 
     /// Whether nobody wants the job any more. Waits until that can be known, if it can be.
     pub(crate) async fn is_cancelled(&self) -> bool {
-        self.broker.cancellations().contains(self.received.id(), self.received.life_began()).await
+        self.broker.cancellations().contains(&self.received.tracking_id(&self.queue), self.received.life_began()).await
     }
 
     /// Tells a step without waiting for it.

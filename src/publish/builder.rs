@@ -23,7 +23,7 @@ use crate::{
 /// The longest delay. Workers treat a time further ahead as a mistake.
 const LONGEST_DELAY: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-fn since_epoch(time: SystemTime) -> u64 {
+pub(super) fn since_epoch(time: SystemTime) -> u64 {
     millis(time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))
 }
 

@@ -14,6 +14,7 @@ pub(crate) struct Routes {
     jobs: ShortString,
     dead: ShortString,
     events: ShortString,
+    topics: ShortString,
     catalogue: ShortString,
     cancelled: ShortString,
     /// For each level, the exchange that starts a chain there and the exchange of its fast path.
@@ -27,6 +28,7 @@ impl Routes {
             jobs: short(&topology.jobs()),
             dead: short(&topology.dead()),
             events: short(&topology.events()),
+            topics: short(&topology.topics()),
             catalogue: short(&topology.stream(Stream::Catalogue)),
             cancelled: short(&topology.stream(Stream::Cancelled)),
             levels,
@@ -41,7 +43,9 @@ impl Routes {
             Target::Event(step, queue) => (&self.events, short(&format!("job.{step}.{}", delay::topic_word(queue)))),
             Target::Stream(Stream::Catalogue) => (&self.catalogue, ShortString::default()),
             Target::Stream(Stream::Cancelled) => (&self.cancelled, ShortString::default()),
+            Target::Stream(Stream::EventLog) => (&self.topics, ShortString::default()),
             Target::Stream(Stream::Schedules) => (&self.events, short("schedule.token")),
+            Target::Topic(topic) => (&self.topics, short(topic)),
             Target::Schedule(kind, schedule) => (&self.events, short(&schedule_key(kind, schedule))),
             Target::Delayed(queue, Wait::Units(units)) => match delay::entry(*units, queue) {
                 Entry::Fast { level, key } => (&self.levels[usize::from(level)].1, short(&key)),
@@ -67,6 +71,7 @@ mod tests {
         assert_eq!(fast, pair("leveret.v1.delay.04.in", "due.a%2Eb"));
         assert_eq!(route(Target::after("email", Wait::Units(17))).0.as_str(), "leveret.v1.delay.04");
         assert_eq!(route(Target::Event("dead", "a.b".into())), pair("leveret.v1.events", "job.dead.a%2Eb"));
+        assert_eq!(route(Target::Topic("order.placed".into())), pair("leveret.v1.topics", "order.placed"));
         assert_eq!(route(Target::Stream(Stream::Cancelled)), pair("leveret.v1.cancelled", ""));
         assert_eq!(Target::after("email", Wait::None), Target::Queue("email".into()));
     }

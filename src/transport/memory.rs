@@ -13,6 +13,10 @@ use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
+mod ready;
+mod topics;
+
+use self::{ready::Ready, topics::Bindings};
 use crate::transport::{SendError, session::Delivery};
 use crate::{
     message::{Message, header, integer, millis, text},
@@ -38,6 +42,10 @@ struct State {
     catalogue: Log,
     cancelled: Log,
     schedules: Log,
+    event_log: Log,
+    /// Set once the log of events is declared.
+    is_logging: bool,
+    bindings: Bindings,
 }
 
 /// A stream, and the queue of each of its readers.
@@ -54,6 +62,8 @@ struct Stored {
     arrived: Arc<Notify>,
     /// The job queue whose dead-letter queue receives rejected messages.
     dead_to: String,
+    /// The number of waiting messages above which the oldest is dropped, if there is one.
+    most: Option<usize>,
     /// With a single active consumer, the sessions of the queue, the active one first.
     consumers: Option<VecDeque<Uuid>>,
 }
@@ -61,6 +71,9 @@ struct Stored {
 impl Stored {
     fn push(&mut self, message: Message) {
         self.ready.push_back(Waiting { message, delivery_count: 0, redelivered: false });
+        while self.most.is_some_and(|most| self.ready.len() > most) {
+            self.ready.pop();
+        }
         self.wake();
     }
 
@@ -74,34 +87,6 @@ impl Stored {
             consumers.retain(|waiting| *waiting != session);
             self.arrived.notify_waiters();
         }
-    }
-}
-
-/// Waiting messages by priority, the highest first. Messages without a priority have 4, as in RabbitMQ from 4.3 on.
-#[derive(Default)]
-struct Ready(BTreeMap<u8, VecDeque<Waiting>>);
-
-impl Ready {
-    const NONE: u8 = 4;
-
-    fn lane(&mut self, waiting: &Waiting) -> &mut VecDeque<Waiting> {
-        self.0.entry(waiting.message.properties.priority().unwrap_or(Self::NONE)).or_default()
-    }
-
-    fn push_back(&mut self, waiting: Waiting) {
-        self.lane(&waiting).push_back(waiting);
-    }
-
-    fn push_front(&mut self, waiting: Waiting) {
-        self.lane(&waiting).push_front(waiting);
-    }
-
-    fn pop(&mut self) -> Option<Waiting> {
-        self.0.values_mut().rev().find_map(VecDeque::pop_front)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.values().all(VecDeque::is_empty)
     }
 }
 
@@ -122,6 +107,8 @@ pub(crate) struct Session {
     stopped: bool,
     /// The stream that its queue reads; the queue is deleted with the session.
     reads: Option<Stream>,
+    /// Set if its queue belongs to it.
+    is_own: bool,
 }
 
 impl Memory {
@@ -141,9 +128,14 @@ impl Memory {
         for planned in self.topology.of_queue(queue).queues {
             let dead_to = match planned.argument("x-dead-letter-routing-key") {
                 Some(Argument::Text(key)) => key.clone(),
+                // Such a queue has no dead-letter exchange.
+                _ if planned.argument("x-max-length").is_some() => String::new(),
                 _ => planned.name.clone(),
             };
             state.queues.entry(planned.name).or_default().dead_to = dead_to;
+        }
+        if !queue.is_each_process() {
+            state.subscribe(queue, queue.name());
         }
         if queue.is_single_active() {
             state.queues.entry(queue.name().to_owned()).or_default().consumers.get_or_insert_default();
@@ -164,12 +156,14 @@ impl Memory {
             unacked: BTreeMap::new(),
             stopped: false,
             reads: None,
+            is_own: false,
         }
     }
 
     pub(crate) fn declare_all(&self, plan: &Plan) {
         let mut state = self.lock();
         for queue in &plan.queues {
+            state.is_logging |= queue.name == self.topology.event_log();
             let stored = state.queues.entry(queue.name.clone()).or_default();
             if queue.argument("x-single-active-consumer") == Some(&Argument::Flag(true)) {
                 stored.consumers.get_or_insert_default();
@@ -201,6 +195,7 @@ impl Memory {
             Target::Dead(queue) => state.push_or_unrouted(&format!("{queue}{DEAD}"), message),
             Target::Event(..) => state.push_if_kept(message),
             Target::Stream(stream) => state.append(*stream, message),
+            Target::Topic(topic) => return state.emit(topic, &message),
             Target::Schedule(kind, schedule) => {
                 let queue = self.topology.schedule(schedule);
                 if !state.queues.contains_key(&queue) {
@@ -251,6 +246,7 @@ impl State {
             Stream::Catalogue => &mut self.catalogue,
             Stream::Cancelled => &mut self.cancelled,
             Stream::Schedules => &mut self.schedules,
+            Stream::EventLog => &mut self.event_log,
         }
     }
 
@@ -324,7 +320,9 @@ impl Session {
         waiting.message.set_header("x-death", rejected_from(&self.queue));
         let mut state = self.memory.lock();
         let dead_to = state.queues.get(&self.queue).map(|stored| format!("{}{DEAD}", stored.dead_to));
-        state.push_or_unrouted(&dead_to.unwrap_or_default(), waiting.message);
+        if dead_to.as_deref() != Some(DEAD) {
+            state.push_or_unrouted(&dead_to.unwrap_or_default(), waiting.message);
+        }
     }
 
     pub(crate) fn requeue(&mut self, tag: u64) {
@@ -372,6 +370,9 @@ impl Drop for Session {
             state.log(stream).readers.retain(|reader| *reader != self.queue);
             state.queues.remove(&self.queue);
             return;
+        }
+        if self.is_own {
+            return self.memory.lock().unsubscribe(&self.queue);
         }
         let unacked = std::mem::take(&mut self.unacked);
         let count = unacked.len();

@@ -19,7 +19,7 @@ use crate::{
     error::Error,
     message::Message,
     observe::{health::Health, log_throttle::LogThrottle, metrics::Metrics},
-    topology::{Plan, QueueDeclaration, Stream, Target, Topology, lane::Lane},
+    topology::{Plan, QueueDeclaration, Start, Stream, Target, Topology, lane::Lane},
 };
 
 /// The reason why a message was not confirmed.
@@ -157,6 +157,9 @@ impl Transport {
                 amqp.open(queue, lane, prefetch).await.map(|session| Session::Amqp(Box::new(session)))
             }
             Backend::Memory(memory) => {
+                if queue.is_each_process() {
+                    return Ok(Session::Memory(memory.open_each_process(queue, prefetch)));
+                }
                 memory.declare(queue);
                 Ok(Session::Memory(memory.open(&lane.queue_name(queue), prefetch)))
             }
@@ -176,6 +179,14 @@ impl Transport {
         match &self.shared.backend {
             Backend::Amqp(amqp) => amqp.open_stream(stream, from).await.map(|session| Session::Amqp(Box::new(session))),
             Backend::Memory(memory) => Ok(Session::Memory(memory.open_stream(stream, from))),
+        }
+    }
+
+    /// Reads the log of events, which must exist.
+    pub(crate) async fn open_event_log(&self, start: Start) -> Result<Session, OpenError> {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => amqp.open_event_log(start).await.map(|session| Session::Amqp(Box::new(session))),
+            Backend::Memory(memory) => Ok(Session::Memory(memory.open_event_log(start))),
         }
     }
 

@@ -30,7 +30,7 @@ use crate::{
         consumer::Consumer,
         options::HandlerOptions,
         queue::Queue,
-        runtime::{BoundQueue, routes},
+        runtime::{BoundQueue, Routes, check, check_subscriptions, routes},
         spec::{HandlerSpec, LimitDeps},
     },
 };
@@ -60,8 +60,11 @@ use crate::{
 /// ```
 pub struct Worker<S> {
     state: Arc<S>,
-    queues: Vec<Queue>,
-    handlers: Vec<HandlerSpec<S>>,
+    pub(crate) queues: Vec<Queue>,
+    pub(crate) handlers: Vec<HandlerSpec<S>>,
+    /// The subscriptions that have settings, and what is wrong with the set-up already.
+    pub(crate) subscribed: HashSet<String>,
+    pub(crate) faults: Vec<Error>,
     chain: Chain<S>,
     breakers: Vec<CircuitBreaker>,
     limit_store: Option<Arc<dyn LimitStore>>,
@@ -77,6 +80,8 @@ impl<S: Send + Sync + 'static> Worker<S> {
             state: Arc::new(state),
             queues: Vec::new(),
             handlers: Vec::new(),
+            subscribed: HashSet::new(),
+            faults: Vec::new(),
             chain: Chain::default(),
             breakers: Vec::new(),
             limit_store: None,
@@ -296,10 +301,13 @@ impl<S: Send + Sync + 'static> Worker<S> {
     }
 
     /// Checks the set-up and puts together what each queue's consumers need.
-    pub(crate) fn bind(self, broker: &Broker, stop: &Stop) -> Result<Vec<BoundQueue<S>>, Error> {
+    pub(crate) fn bind(mut self, broker: &Broker, stop: &Stop) -> Result<Vec<BoundQueue<S>>, Error> {
         let publisher = self.publisher(broker);
-        let config = broker.config();
-        config.check_drain()?;
+        broker.config().check_drain()?;
+        if !self.faults.is_empty() {
+            return Err(self.faults.swap_remove(0));
+        }
+        check_subscriptions(&self.queues, &self.handlers)?;
         let mut queues = self.queues;
         for handler in &self.handlers {
             if !queues.iter().any(|queue| queue.name() == handler.queue) {
@@ -320,25 +328,10 @@ impl<S: Send + Sync + 'static> Worker<S> {
         let mut names = HashSet::new();
         let mut handlers = self.handlers;
         for queue in queues {
-            queue.check()?;
-            if queue.declaration().is_existing() {
-                tracing::warn!(
-                    queue = queue.name(),
-                    "adopted with its own arguments: unless they are ours, what the broker gives up itself (delivery \
-                     limit, expiry, too large) is not kept in its dead letters, and a classic queue is one copy"
-                );
-            }
-            for lane in queue.declaration().by_priority() {
-                let name = lane.queue_name(queue.declaration());
-                if names.contains(&name) {
-                    let reason = format!("queue {name:?} is set twice, or is a lane of another");
-                    return Err(Error::Setting { setting: "Worker::queue", reason });
-                }
-                names.insert(name);
-            }
+            check(&queue, &mut names)?;
             let mine = handlers.extract_if(.., |handler| handler.queue == queue.name()).collect();
             let (state, chain) = (Arc::clone(&self.state), Arc::clone(&chain));
-            let (routes, by_name) = routes(broker, &queue, mine, &limits)?;
+            let Routes { routes, by_name, patterns } = routes(broker, &queue, mine, &limits)?;
             let runtime = Arc::new(QueueRuntime {
                 unknown: broker.metrics().job(queue.name(), UNKNOWN),
                 broker: broker.clone(),
@@ -351,6 +344,8 @@ impl<S: Send + Sync + 'static> Worker<S> {
                 dependencies: Arc::clone(&breakers),
                 routes,
                 by_name,
+                patterns,
+                retry_unknown: queue.declaration().is_subscription().then(|| queue.retry_policy().clone()),
             });
             bound.push(BoundQueue { runtime, queue });
         }

@@ -68,6 +68,7 @@ async fn every_metric_is_in_the_table_and_no_other() {
     let job = script("one", [Act::Succeed]);
     eventually("it is published", LONG, async || publish(&broker, "q", &job).await.is_ok()).await;
     log.until("it has run", |runs| runs.len() == 1).await;
+    broker.publisher().emit_raw("order.placed", "{}").await.unwrap();
     let (_, text) = get(&health.address().to_string(), "/metrics").await;
     running.stop().await.unwrap();
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();

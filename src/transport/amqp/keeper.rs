@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::topology::{Plan, queue::QueueDeclaration};
+use crate::topology::Plan;
 use crate::transport::amqp::{
     Setup, clock,
     connection::{LiveConnection, Reconnector},
@@ -24,13 +24,7 @@ const SOON: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// Repeats the declaration of a queue until it is dropped.
-pub(super) async fn keep(
-    up: Arc<LiveConnection>,
-    publishing: Arc<Reconnector>,
-    setup: Arc<Setup>,
-    queue: QueueDeclaration,
-) {
-    let plan = setup.topology.of_queue(&queue);
+pub(super) async fn keep(up: Arc<LiveConnection>, publishing: Arc<Reconnector>, setup: Arc<Setup>, plan: Plan) {
     // The channel is kept, because lapin does not reuse a channel id after the broker has closed the channel.
     let (mut channel, mut pause) = (None, REPEATED_EVERY);
     loop {

@@ -21,7 +21,7 @@ use crate::worker::runtime::BoundQueue;
 use crate::{
     attempt::{
         admission::{self, Incoming},
-        disposition::{Copy, Disposition, Settlement},
+        disposition::{Disposition, Settlement},
         runtime::QueueRuntime,
         settle::settle,
         task::{Task, Work},
@@ -111,6 +111,9 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         let BoundQueue { runtime, queue } = bound;
         let limit = queue.limit();
         let alone = |lane, limit: u16| Self::new(bound, lane, Arc::new(Semaphore::new(limit.into())), None);
+        if queue.declaration().is_each_process() {
+            return vec![alone(Lane::Main, limit)];
+        }
         let suspect = alone(Lane::Suspect, 1);
         let Some(weights) = queue.weights() else { return vec![alone(Lane::Main, limit), suspect] };
         let turns = FairShare::new(limit, &weights);
@@ -290,13 +293,13 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             );
             return self.settle(session, tag, &received, Settlement::Reject);
         }
-        let route = |name: Option<&str>| index.ok_or_else(|| self.handlers.unknown(name));
+        let route = |_: Option<&str>| index.ok_or_else(|| self.handlers.without_handler(&received));
         let place = (self.lane, self.handlers.queue.is_single_active());
         let work = match admission::decide(&received, place, now, route) {
             Ok(index) => Work::Run(index, permit),
             Err(disposition) => {
-                if disposition.row().copy == Copy::DeadLetter {
-                    metrics.error(disposition.error().0);
+                if let Some((kind, _)) = disposition.failure() {
+                    metrics.error(kind);
                 }
                 Work::Settle(disposition)
             }
