@@ -23,6 +23,7 @@ pages! {
     unique "unique.md"
     requests "requests.md"
     batches "batches.md"
+    events "events.md"
     schedules "schedules.md"
     limits "limits.md"
     deploying "deploying.md"

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use lapin::{BasicProperties, types::ShortString};
 
 use crate::{
-    attempt::{admission, decide::Facts, handler, retry::RetryPolicy, run::draws},
+    attempt::{admission, decide::Facts, disposition::Disposition, handler, retry::RetryPolicy, run::draws},
     error::{JobError, JobResult, PublishError},
     job::Job,
     message::{self, republish::Republish},
@@ -70,7 +70,7 @@ impl Incoming {
     /// Returns whether it is to run now, by the handler of `job`.
     #[must_use]
     pub fn is_run(&self, job: &str, now_ms: u64) -> bool {
-        let route = |name: Option<&str>| if name == Some(job) { Ok(0) } else { Err(String::new()) };
+        let route = |name: Option<&str>| if name == Some(job) { Ok(0) } else { Err(Disposition::Suspect) };
         admission::decide(&self.0, (Lane::Main, false), Now::at(now_ms), route).is_ok()
     }
 

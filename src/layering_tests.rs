@@ -7,12 +7,13 @@ use std::{
 };
 
 /// The modules, from the lowest to the highest.
-const ROOMS: [&str; 31] = [
+const ROOMS: [&str; 33] = [
     "time",
     "text",
     "names",
     "identity",
     "job",
+    "event",
     "error",
     "outcome",
     "backoff",
@@ -34,6 +35,7 @@ const ROOMS: [&str; 31] = [
     "attempt",
     "worker",
     "schedule",
+    "events",
     "testing",
     "internals",
     "layering_tests",

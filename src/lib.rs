@@ -49,7 +49,7 @@
 //!
 //! | module | purpose |
 //! |---|---|
-//! | `job`, `error`, `outcome`, `config`, `names`, `text` | the terms that all modules share |
+//! | `job`, `event`, `error`, `outcome`, `config`, `names`, `text` | the terms that all modules share |
 //! | `observe` | metrics, health, log throttle, logs and their export |
 //! | `message` | the wire contract: headers, envelope, what a republished copy keeps, dead letters |
 //! | `topology` | every exchange, queue and binding; the arithmetic of the delay ladder |
@@ -58,12 +58,13 @@
 //! | `request` | the replies to the requests of this process |
 //! | `broker` | the public handle on all of these; `health_server` serves its metrics and health |
 //! | `trace` | the W3C trace context that jobs carry, and their spans |
-//! | `publish` | publishing, replays, unique keys |
+//! | `publish` | publishing of jobs and events, replays, unique keys |
 //! | `readers` | whole queues and the catalogue of jobs, for tools |
 //! | `limits` | rates, concurrency per key, shared limits, circuit breakers |
 //! | `attempt` | one attempt: admission, handler, verdict, the table of dispositions, settlement (the only file that acks) |
 //! | `worker` | the worker that a user builds, and the consumer loop |
 //! | `schedule` | jobs by a timetable (feature `cron`) |
+//! | `events` | subscriptions: handlers of events |
 //! | `testing` | attempts without a broker |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -82,6 +83,9 @@ pub mod backoff;
 mod broker;
 mod config;
 mod error;
+mod event;
+#[cfg(feature = "worker")]
+mod events;
 #[cfg(feature = "health")]
 mod health_server;
 #[cfg(feature = "health")]
@@ -137,6 +141,7 @@ pub use crate::{
         middleware::{Middleware, Next},
         retry::RetryPolicy,
     },
+    events::{FromEvent, RawEvent, Subscription},
     limits::{
         Rate,
         circuit_breaker::{CircuitBreaker, CircuitState},
@@ -148,12 +153,14 @@ pub use crate::{
     broker::Broker,
     config::{Config, InvalidDuration, TopologyMode, duration, without_bom},
     error::{Error, JobError, JobResult, PublishError},
+    event::Event,
     job::{Job, JobId, JobOutput},
     outcome::{ErrorKind, Outcome},
     publish::{
         awaited::{PublishWithResult, PublishedJob, ResultError},
         builder::Publish,
         draft::StoredJob,
+        emit::Emit,
         header_value::HeaderValue,
         new_job::NewJob,
         options::JobOptions,
@@ -162,7 +169,7 @@ pub use crate::{
         request::Request,
         unique::{self, IfTaken},
     },
-    readers::{catalogue, reader},
+    readers::{catalogue, event_log, reader},
     request::error::RequestError,
     trace::trace_headers,
     tracking::status_update,

@@ -1,4 +1,4 @@
-//! Rules for the names of jobs, queues, ids and headers, for programs that check them before a publish.
+//! Rules for the names of jobs, queues, events, ids and headers, for programs that check them before a publish.
 //!
 //! Each function returns the rule that a name breaks.
 //!
@@ -75,6 +75,85 @@ pub fn header(name: &str) -> Result<(), &'static str> {
     )
 }
 
+/// Checks the topic of an event: 1 to 255 bytes, in words of `a-z`, `A-Z`, `0-9`, `_` and `-` that single dots separate.
+///
+/// Topics that start with `leveret.` belong to Leveret. `*` and `#` stand in [patterns](pattern) only.
+///
+/// # Errors
+///
+/// The rule.
+///
+/// ```
+/// assert!(leveret::names::topic("order.placed").is_ok());
+/// assert!(leveret::names::topic("order.*").is_err());
+/// ```
+pub fn topic(topic: &str) -> Result<(), &'static str> {
+    rule(
+        is_short(topic) && !topic.starts_with("leveret.") && topic.split('.').all(is_word),
+        "it must have 1 to 255 bytes, in words of a-z, A-Z, 0-9, _ and - that single dots separate, and not start with \
+         leveret.",
+    )
+}
+
+/// Checks a pattern for topics: as a [topic](topic), with `*` in place of one word and `#` in place of any number of
+/// words.
+///
+/// RabbitMQ takes a `*` or `#` inside a longer word for a letter, so that `order*` would match nothing.
+///
+/// # Errors
+///
+/// The rule.
+///
+/// ```
+/// assert!(leveret::names::pattern("order.*").is_ok());
+/// assert!(leveret::names::pattern("order*").is_err());
+/// ```
+pub fn pattern(pattern: &str) -> Result<(), &'static str> {
+    let is_part = |word: &str| matches!(word, "*" | "#") || is_word(word);
+    rule(
+        is_short(pattern) && !pattern.starts_with("leveret.") && pattern.split('.').all(is_part),
+        "it must have 1 to 255 bytes, in words that single dots separate, each of them * (one word), # (any number of \
+         words) or of a-z, A-Z, 0-9, _ and -, and not start with leveret.",
+    )
+}
+
+/// Checks the name of a subscription: 1 to 126 bytes of a queue's name.
+///
+/// An event in a subscription is known as `<id>@<subscription>`, which must fit into 255 bytes.
+///
+/// # Errors
+///
+/// The rule.
+///
+/// ```
+/// assert!(leveret::names::subscription("warehouse").is_ok());
+/// assert!(leveret::names::subscription("leveret.v1.jobs").is_err());
+/// ```
+pub fn subscription(name: &str) -> Result<(), &'static str> {
+    let is_free = !["leveret.", "amq."].iter().any(|reserved| name.starts_with(reserved));
+    rule(
+        name.len() <= 126 && queue(name).is_ok() && is_free,
+        "it must have 1 to 126 bytes and no control characters, and not start with leveret. or amq.",
+    )
+}
+
+/// Checks the id of an event: 1 to 128 bytes.
+///
+/// # Errors
+///
+/// The rule.
+///
+/// ```
+/// assert!(leveret::names::event_id("order-17-placed").is_ok());
+/// ```
+pub fn event_id(id: &str) -> Result<(), &'static str> {
+    rule((1..=128).contains(&id.len()), "it must have 1 to 128 bytes")
+}
+
+fn is_word(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+}
+
 fn is_short(text: &str) -> bool {
     (1..=255).contains(&text.len())
 }
@@ -86,6 +165,27 @@ fn rule(holds: bool, rule: &'static str) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn topics_and_patterns_are_words_and_only_patterns_have_wildcards() {
+        let (long, longest) = ("t".repeat(256), "t".repeat(255));
+        for both in ["order.placed", "a", "com.example.Order-1_x", &longest, "leveret", "leverets.x"] {
+            assert!(topic(both).is_ok() && pattern(both).is_ok(), "{both:?}");
+        }
+        for neither in ["", ".", "a.", ".a", "a..b", "a b", "größe", "a/b", "order*", "#x", "a.**", "leveret.x", &long]
+        {
+            assert!(topic(neither).is_err() && pattern(neither).is_err(), "{neither:?}");
+        }
+        for one in ["*", "#", "order.*", "*.placed", "#.placed", "a.#.b", "#.#"] {
+            assert!(topic(one).is_err() && pattern(one).is_ok(), "{one:?}");
+        }
+        for name in ["leveret.v1.jobs", "amq.direct", "", "a\nb", &long[..127]] {
+            assert!(subscription(name).is_err(), "{name:?}");
+        }
+        assert!(
+            subscription(&long[..126]).is_ok() && event_id(&long[..128]).is_ok() && event_id(&long[..129]).is_err()
+        );
+    }
 
     #[test]
     fn a_name_that_the_broker_would_change_or_close_a_channel_for_is_refused() {

@@ -125,10 +125,11 @@ pub(crate) enum Finish {
     Expired,
     Duplicate,
     Cancelled,
+    Dropped,
 }
 
 impl Finish {
-    pub(crate) const ALL: [(Self, &'static str); 7] = [
+    pub(crate) const ALL: [(Self, &'static str); 8] = [
         (Self::Succeeded, "succeeded"),
         (Self::Retried, "retried"),
         (Self::Snoozed, "snoozed"),
@@ -136,6 +137,7 @@ impl Finish {
         (Self::Expired, "expired"),
         (Self::Duplicate, "duplicate"),
         (Self::Cancelled, "cancelled"),
+        (Self::Dropped, "dropped"),
     ];
 
     /// Returns its name in metrics and traces.

@@ -7,7 +7,7 @@ use crate::{
     job::JobId,
     message::{Envelope, Malformed, Message},
     outcome::ErrorKind,
-    topology::lane::Lane,
+    topology::{QueueDeclaration, lane::Lane},
     trace::{AttemptTrace, Delivered},
     transport::clock::Now,
 };
@@ -67,6 +67,12 @@ impl Incoming {
         self.message.id().unwrap_or_default()
     }
 
+    /// Returns the id under which status updates and cancellations know the job. An event has one in each subscription.
+    pub(crate) fn tracking_id(&self, queue: &QueueDeclaration) -> String {
+        let id = self.id();
+        if queue.is_subscription() { format!("{id}@{}", queue.name()) } else { id.to_owned() }
+    }
+
     /// Returns the start of the job's current life, in milliseconds since the epoch; an earlier cancellation does not
     /// apply. A replay starts a new life. For a first publish, the start is a minute early, because the canceller's
     /// clock may be behind the publisher's.
@@ -111,7 +117,7 @@ pub(crate) fn decide(
     received: &Incoming,
     (lane, in_order): (Lane, bool),
     now: Now,
-    route: impl FnOnce(Option<&str>) -> Result<usize, String>,
+    route: impl FnOnce(Option<&str>) -> Result<usize, Disposition>,
 ) -> Result<usize, Disposition> {
     // On a first delivery, only the publisher can have written a count.
     let count = if received.redelivered { received.message.delivery_count() } else { 0 };
@@ -132,7 +138,7 @@ pub(crate) fn decide(
     if let Some(early) = envelope.not_before.map(|at| at.saturating_sub(now.latest)).filter(|early| *early > EARLY_MS) {
         return Err(Disposition::TooEarly(early));
     }
-    route(received.message.job_name()).map_err(|reason| Disposition::dead(ErrorKind::UnknownJob, reason))
+    route(received.message.job_name())
 }
 
 #[cfg(test)]
@@ -165,7 +171,7 @@ mod tests {
     fn decided_of(received: &Incoming, lane: (Lane, bool)) -> Result<usize, Disposition> {
         let route = |name: Option<&str>| match name {
             Some("email.send") => Ok(0),
-            other => Err(format!("{other:?}")),
+            other => Err(Disposition::dead(ErrorKind::UnknownJob, format!("{other:?}"))),
         };
         decide(received, lane, Now::at(NOW), route)
     }

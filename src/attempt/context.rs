@@ -111,9 +111,13 @@ impl<S> Context<S> {
         self.inner.handlers.queue.name()
     }
 
-    /// Returns the job's name, by its type, also for a message under an [alias](crate::HandlerOptions::alias).
+    /// Returns the job's name, by its type, also for a message under an [alias](crate::HandlerOptions::alias). For an
+    /// event, its topic.
     #[must_use]
     pub fn name(&self) -> &str {
+        if self.inner.handlers.queue.is_subscription() {
+            return self.message().job_name().unwrap_or_default();
+        }
         let found = self.inner.handlers.find(self.message().job_name());
         found.map_or("", |index| self.inner.handlers.routes[index].job)
     }

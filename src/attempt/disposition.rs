@@ -41,6 +41,8 @@ pub(crate) enum Disposition {
     Cancelled,
     /// A request that its caller does not wait for any more, with the failure of its last attempt.
     RequestExpired(Option<(ErrorKind, String)>),
+    /// An event of one process alone, which has one attempt.
+    Dropped { kind: ErrorKind, reason: String },
 }
 
 /// The copy that is published before the original is settled.
@@ -78,6 +80,7 @@ pub(crate) enum LogLine {
     DeadLettered,
     MovedToSuspectQueue,
     Cancelled,
+    Dropped,
 }
 
 /// The effects of one disposition.
@@ -107,6 +110,7 @@ impl Disposition {
             Self::Deferred { .. }                     => (Copy::Delayed,      Some(F::Snoozed),   Update::Snoozed,   LogLine::None),
             Self::Cancelled                           => (Copy::None,         Some(F::Cancelled), Update::Cancelled, LogLine::Cancelled),
             Self::RequestExpired(_)                   => (Copy::None,         Some(F::Expired),   Update::Cancelled, LogLine::None),
+            Self::Dropped { .. }                      => (Copy::None,         Some(F::Dropped),   Update::Dead,      LogLine::Dropped),
             Self::Suspect                             => (Copy::SuspectQueue, None,               Update::None,      LogLine::MovedToSuspectQueue),
             Self::Requeued                            => (Copy::SameQueue,    None,               Update::None,  LogLine::None),
         };
@@ -115,6 +119,21 @@ impl Disposition {
 
     pub(crate) fn dead(kind: ErrorKind, reason: String) -> Self {
         Self::Outcome(Outcome::DeadLetter { kind, reason })
+    }
+
+    /// Returns what becomes of an event of one process: what would be tried again or dead-lettered is dropped.
+    pub(crate) fn without_ladder(self) -> Self {
+        match self {
+            Self::Outcome(Outcome::Retry { kind, reason, .. } | Outcome::DeadLetter { kind, reason }) => {
+                Self::Dropped { kind, reason }
+            }
+            Self::Outcome(Outcome::Done | Outcome::Duplicate) | Self::Cancelled | Self::Requeued => self,
+            Self::Outcome(Outcome::Snooze { .. }) | Self::TooEarly(_) | Self::Deferred { .. } | Self::Suspect => {
+                let reason = "it cannot be delayed".to_owned();
+                Self::Dropped { kind: ErrorKind::Error, reason }
+            }
+            Self::Dropped { .. } | Self::RequestExpired(_) => self,
+        }
     }
 
     /// Returns how long the job waits in the broker.
@@ -131,9 +150,8 @@ impl Disposition {
     /// Returns the error of a failed attempt.
     pub(crate) fn failure(&self) -> Option<(ErrorKind, &str)> {
         match self {
-            Self::Outcome(Outcome::Retry { kind, reason, .. } | Outcome::DeadLetter { kind, reason }) => {
-                Some((*kind, reason))
-            }
+            Self::Outcome(Outcome::Retry { kind, reason, .. } | Outcome::DeadLetter { kind, reason })
+            | Self::Dropped { kind, reason } => Some((*kind, reason)),
             Self::RequestExpired(failure) => failure.as_ref().map(|(kind, reason)| (*kind, reason.as_str())),
             _ => None,
         }
@@ -198,7 +216,7 @@ mod tests {
     use super::*;
 
     /// One of each kind, in the order of the book's page on outcomes.
-    fn one_of_each() -> [Disposition; 12] {
+    fn one_of_each() -> [Disposition; 13] {
         let delay = Duration::from_secs(1);
         let kind = ErrorKind::Error;
         [
@@ -212,6 +230,7 @@ mod tests {
             Disposition::dead(ErrorKind::Expired, String::new()),
             Disposition::Cancelled,
             Disposition::RequestExpired(None),
+            Disposition::Dropped { kind, reason: String::new() },
             Disposition::Suspect,
             Disposition::Requeued,
         ]

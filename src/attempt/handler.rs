@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     attempt::{admission::Incoming, context::Context, tracked::Tracked, undecoded},
@@ -77,11 +77,20 @@ pub(crate) type Erased<S> = Arc<dyn Fn(Context<S>) -> JobFuture + Send + Sync>;
 
 /// Erases the job's type of an async handler.
 pub(crate) fn erase<J: Job, S: Send + Sync + 'static>(handler: impl Handler<J, S>) -> Erased<S> {
+    erase_with(handler, decode::<J>)
+}
+
+/// Erases the type of an async handler of what `read` makes of a message.
+pub(crate) fn erase_with<T, S>(handler: impl Handler<T, S>, read: fn(&Message) -> Result<T, JobError>) -> Erased<S>
+where
+    T: Send + 'static,
+    S: Send + Sync + 'static,
+{
     let handler = Arc::new(handler);
     Arc::new(move |ctx| {
         let handler = Arc::clone(&handler);
         Box::pin(async move {
-            let job = decode::<J>(ctx.message())?;
+            let job = read(ctx.message())?;
             let keeper = ctx.result_keeper();
             keep(&keeper, &handler.handle(job, ctx).await?);
             Ok(())
@@ -147,14 +156,19 @@ pub(crate) fn keep(keeper: &ResultKeeper, result: &impl Serialize) {
 
 /// Decodes the job of a message.
 pub(crate) fn decode<J: Job>(message: &Message) -> Result<J, JobError> {
+    decode_as(message, J::NAME)
+}
+
+/// Reads the payload of a message as a type; `name` is for the error.
+pub(crate) fn decode_as<T: DeserializeOwned>(message: &Message, name: &str) -> Result<T, JobError> {
     let refuse = |reason: String| JobError::new(Class::Decode, reason);
     if let Some(encoding) = message.foreign_encoding() {
         return Err(refuse(format!("{encoding} is not understood: send UTF-8 JSON as application/json")));
     }
     let body = json_of(&message.body)
-        .map_err(|encoding| refuse(format!("payload of {}: it is {encoding}; send UTF-8 JSON", J::NAME)))?;
+        .map_err(|encoding| refuse(format!("payload of {name}: it is {encoding}; send UTF-8 JSON")))?;
     serde_json::from_slice(body)
-        .map_err(|error| refuse(format!("payload of {}: {}", J::NAME, undecoded::reason(&error, body))))
+        .map_err(|error| refuse(format!("payload of {name}: {}", undecoded::reason(&error, body))))
 }
 
 /// Returns a payload without the byte order mark that some clients write before JSON, or the foreign encoding that the

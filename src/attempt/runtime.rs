@@ -3,14 +3,16 @@
 use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use crate::{
-    attempt::{middleware::Chain, run::Route},
+    attempt::{admission::Incoming, disposition::Disposition, middleware::Chain, retry::RetryPolicy, run::Route},
+    backoff,
     broker::Broker,
     limits::circuit_breaker::Breakers,
     observe::metrics::JobMetrics,
+    outcome::{ErrorKind, Outcome},
     publish::publisher::Publisher,
     readers::catalogue::CatalogueEntry,
     shutdown::Stop,
-    topology::QueueDeclaration,
+    topology::{QueueDeclaration, topic::Patterns},
 };
 
 /// The parts that the consumers of one queue need to run its jobs.
@@ -26,6 +28,10 @@ pub(crate) struct QueueRuntime<S> {
     pub(crate) dependencies: Arc<Breakers>,
     pub(crate) routes: Vec<Route<S>>,
     pub(crate) by_name: ByName,
+    /// The handlers of topics by pattern, for a subscription.
+    pub(crate) patterns: Patterns,
+    /// The policy for events without a handler, for a subscription.
+    pub(crate) retry_unknown: Option<RetryPolicy>,
     pub(crate) unknown: JobMetrics,
 }
 
@@ -38,7 +44,10 @@ impl<S> QueueRuntime<S> {
     pub(crate) fn find(&self, job: Option<&str>) -> Option<usize> {
         let only = || Some(0).filter(|_| self.routes.len() == 1);
         match job {
-            Some(job) => self.by_name.get(job).copied().or_else(|| only().filter(|_| self.takes_any_type)),
+            Some(job) => {
+                let by_pattern = || self.patterns.find(job).or_else(|| only().filter(|_| self.takes_any_type));
+                self.by_name.get(job).copied().or_else(by_pattern)
+            }
             None => only(),
         }
     }
@@ -49,12 +58,16 @@ impl<S> QueueRuntime<S> {
 
     /// Returns the jobs that this queue's handlers can run, for the catalogue.
     pub(crate) fn entries(&self, announced_at: SystemTime) -> impl Iterator<Item = CatalogueEntry> {
-        self.routes.iter().map(move |route| CatalogueEntry {
+        // Nothing can be published to the queue of one process, or declared for it.
+        let routes = if self.queue.is_each_process() { &[] } else { self.routes.as_slice() };
+        routes.iter().map(move |route| CatalogueEntry {
             job: route.job.to_owned(),
             queue: self.queue.name().to_owned(),
             lanes: self.queue.has_lanes(),
             single_active: self.queue.is_single_active(),
             existing: self.queue.is_existing(),
+            event: self.queue.is_subscription(),
+            keep_last: self.queue.kept_events(),
             schema: (route.schema)(),
             timeout: route.timeout,
             max_attempts: route.retry.attempts(),
@@ -62,12 +75,32 @@ impl<S> QueueRuntime<S> {
         })
     }
 
+    /// Returns the fate of a message that no handler takes. An event waits for the policy of its subscription: while a
+    /// deploy rolls, a binding of the new processes brings its events to old processes too.
+    pub(crate) fn without_handler(&self, received: &Incoming) -> Disposition {
+        let (kind, reason) = (ErrorKind::UnknownJob, self.unknown(received.message.job_name()));
+        let attempt = received.envelope.attempt;
+        match &self.retry_unknown {
+            Some(policy) if attempt < policy.attempts() => {
+                let delay = policy.delay(attempt, backoff::draws());
+                Disposition::Outcome(Outcome::Retry { delay, kind, reason })
+            }
+            _ => Disposition::dead(kind, reason),
+        }
+    }
+
     /// Returns why there is no handler for a job name.
-    pub(crate) fn unknown(&self, job: Option<&str>) -> String {
+    fn unknown(&self, job: Option<&str>) -> String {
         let mut known: Vec<_> = self.by_name.keys().copied().collect();
         known.sort_unstable();
         let (queue, known) = (self.queue.name(), known.join(", "));
         match job {
+            Some(topic) if self.queue.is_subscription() => {
+                format!(
+                    "subscription {queue:?} has no handler for topic {topic:?}; it has: {}",
+                    self.queue.topics().join(", ")
+                )
+            }
             Some(job) => format!("queue {queue:?} has no handler for job {job:?}; it has: {known}"),
             None => format!(
                 "the message names no job (header leveret-job or property type), and queue {queue:?} has several: {known}"

@@ -69,6 +69,8 @@ pub(crate) async fn carry_out(
             (Target::Dead(name.to_owned()), Republish::Dead { kind, reason })
         }
         Copy::SuspectQueue => (Target::Queue(Lane::Suspect.queue_name(queue)), Republish::Moved),
+        // It ends with its connection.
+        Copy::SameQueue if queue.is_each_process() => return Settlement::Requeue,
         Copy::SameQueue => (Target::Queue(lane.queue_name(queue)), Republish::Moved),
     };
     let copy = || {

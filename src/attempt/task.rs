@@ -70,7 +70,7 @@ impl<S: Send + Sync + 'static> Task<S> {
     /// Returns once the outcome is safe and the original may be settled.
     pub(crate) async fn run(self, work: Work) -> Settlement {
         let QueueRuntime { queue, broker, .. } = &*self.handlers;
-        let tracked = self.received.envelope.track.then(|| Tracked::new(broker, queue.name(), &self.received));
+        let tracked = self.received.envelope.track.then(|| Tracked::new(broker, queue, &self.received));
         let (mut disposition, metrics) = match work {
             Work::Settle(disposition) => {
                 let is_cancelled = match &tracked {
@@ -103,6 +103,9 @@ impl<S: Send + Sync + 'static> Task<S> {
         let mut settlement = if matches!(disposition, Disposition::Outcome(Outcome::Done)) {
             Settlement::Ack
         } else {
+            if queue.is_each_process() {
+                disposition = disposition.without_ladder();
+            }
             log(&disposition, &self.received, self.handlers.queue.name());
             // Boxed, so that the tasks of jobs without a copy, which are the majority, stay small.
             let carry_out = settle::carry_out(&disposition, &self.received, (queue, self.lane), broker);
@@ -212,7 +215,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             tracked.report(step);
             return settlement;
         }
-        let event = StatusUpdate::of(&self.received, queue.name(), now, step);
+        let event = StatusUpdate::of(&self.received, queue, now, step);
         match settle::report_end(event, &self.received, queue, broker).await {
             Settlement::Ack => settlement,
             unconfirmed => unconfirmed,
@@ -285,6 +288,9 @@ fn log(disposition: &Disposition, received: &Incoming, queue: &str) {
         }
         LogLine::DeadLettered => {
             tracing::error!(job, queue, job_id, attempt, trace_id, %kind, error, "job dead-lettered");
+        }
+        LogLine::Dropped => {
+            tracing::error!(job, queue, job_id, trace_id, %kind, error, "event dropped: each process has one attempt at it");
         }
         LogLine::MovedToSuspectQueue => {
             tracing::warn!(

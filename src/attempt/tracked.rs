@@ -18,6 +18,7 @@ use crate::{
     identity::PROCESS,
     job::JobId,
     time::at_unix_ms,
+    topology::QueueDeclaration,
     tracking::{
         cancellations::CancelWatch,
         status_update::{NOTE_LIMIT, RESULT_LIMIT, StatusUpdate, Transition},
@@ -29,12 +30,12 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 impl StatusUpdate {
     /// Returns the status update of a job that this process runs.
-    pub(crate) fn of(received: &Incoming, queue: &str, at: SystemTime, transition: Transition) -> Self {
+    pub(crate) fn of(received: &Incoming, queue: &QueueDeclaration, at: SystemTime, transition: Transition) -> Self {
         let (message, envelope) = (&received.message, received.envelope);
         Self {
-            id: JobId::from(received.id()),
+            id: JobId::from(received.tracking_id(queue)),
             job: message.job_name().unwrap_or_default().to_owned(),
-            queue: queue.to_owned(),
+            queue: queue.name().to_owned(),
             origin: Some(message.origin().into_owned()),
             label: message.label().map(str::to_owned),
             priority: *message.properties.priority(),
@@ -50,7 +51,7 @@ impl StatusUpdate {
 
 pub(crate) struct Tracked {
     broker: Broker,
-    queue: String,
+    queue: QueueDeclaration,
     received: Arc<Incoming>,
     watched: CancelWatch,
     report: Mutex<Report>,
@@ -67,12 +68,12 @@ struct Report {
 }
 
 impl Tracked {
-    pub(crate) fn new(broker: &Broker, queue: &str, received: &Arc<Incoming>) -> Arc<Self> {
+    pub(crate) fn new(broker: &Broker, queue: &QueueDeclaration, received: &Arc<Incoming>) -> Arc<Self> {
         Arc::new(Self {
             broker: broker.clone(),
-            queue: queue.to_owned(),
+            queue: queue.clone(),
             received: Arc::clone(received),
-            watched: broker.cancellations().watch(received.id(), received.life_began()),
+            watched: broker.cancellations().watch(&received.tracking_id(queue), received.life_began()),
             report: Mutex::default(),
         })
     }
@@ -84,7 +85,7 @@ impl Tracked {
 
     /// Returns whether the job is cancelled. Waits until the stream of cancellations is read, if it is readable.
     pub(crate) async fn is_cancelled(&self) -> bool {
-        self.broker.cancellations().contains(self.received.id(), self.received.life_began()).await
+        self.broker.cancellations().contains(&self.received.tracking_id(&self.queue), self.received.life_began()).await
     }
 
     /// Publishes a status update in the background.

@@ -3,6 +3,7 @@
 pub(crate) mod awaited;
 pub(crate) mod builder;
 pub(crate) mod draft;
+pub(crate) mod emit;
 pub(crate) mod header_value;
 pub(crate) mod new_job;
 pub(crate) mod options;

@@ -236,16 +236,7 @@ impl Publisher {
         metrics.published(target.queue(), job, outcome).inc();
         metrics.confirm.observe(started.elapsed().as_secs_f64());
         let Err(error) = sent else { return Ok(id) };
-        let (queue, timeout) = (target.queue().to_owned(), broker.config().publish_timeout);
-        let error = match error {
-            SendError::Returned => PublishError::Unroutable { queue },
-            SendError::Nacked => PublishError::Nacked { queue },
-            SendError::Refused(reason) => PublishError::Refused { queue, reason },
-            SendError::Uncertain => PublishError::Uncertain { id },
-            SendError::Blocked(reason) => PublishError::Blocked { reason },
-            SendError::Unavailable(reason) => PublishError::Unavailable { timeout, reason },
-            SendError::Closed => PublishError::Closed,
-        };
+        let error = failure(error, target.queue(), id, broker.config().publish_timeout);
         span.not_published(outcome, &error);
         Err(error)
     }
@@ -254,8 +245,22 @@ impl Publisher {
 /// The property `type` of a cancellation.
 const CANCEL: &str = "leveret.cancel";
 
+/// Returns the error of a publish to `queue` that was not confirmed.
+pub(super) fn failure(error: SendError, queue: &str, id: JobId, timeout: Duration) -> PublishError {
+    let queue = queue.to_owned();
+    match error {
+        SendError::Returned => PublishError::Unroutable { queue },
+        SendError::Nacked => PublishError::Nacked { queue },
+        SendError::Refused(reason) => PublishError::Refused { queue, reason },
+        SendError::Uncertain => PublishError::Uncertain { id },
+        SendError::Blocked(reason) => PublishError::Blocked { reason },
+        SendError::Unavailable(reason) => PublishError::Unavailable { timeout, reason },
+        SendError::Closed => PublishError::Closed,
+    }
+}
+
 /// Returns the value of the metric's label `outcome`.
-fn outcome(sent: &Result<(), SendError>) -> &'static str {
+pub(super) fn outcome(sent: &Result<(), SendError>) -> &'static str {
     match sent {
         Ok(()) => "confirmed",
         Err(SendError::Returned) => "returned",

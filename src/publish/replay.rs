@@ -67,6 +67,12 @@ impl Replay {
         self
     }
 
+    /// Publishes the job under another id, as another job.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.message.set_id(&JobId::from(id.into()));
+        self
+    }
+
     /// Publishes another payload under the same id.
     pub fn payload(mut self, payload: Vec<u8>) -> Self {
         self.message.body = payload.into();

@@ -55,6 +55,12 @@ pub struct CatalogueEntry {
     /// True if another system owns that queue ([`Queue::existing`](crate::Queue::existing)).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub existing: bool,
+    /// True if the queue is a [subscription](crate::Subscription), and `job` a topic or a pattern.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub event: bool,
+    /// The number of waiting events that the subscription keeps ([`Subscription::keep_last`](crate::Subscription::keep_last)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_last: Option<u32>,
     /// The JSON Schema of its payload ([`Job::schema`](crate::Job::schema)); without it, any payload may be valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<serde_json::Value>,
@@ -144,12 +150,13 @@ impl Catalogue {
         }
     }
 
-    /// Returns the job with that name. If several queues have it, returns the one announced last, in the order of the
+    /// Returns the job with that name; topics are no jobs. If several queues have it, returns the one announced last, in the order of the
     /// stream.
     #[must_use]
     pub fn find(&self, job: &str) -> Option<Arc<CatalogueEntry>> {
         let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
         let found = entries.range((job.to_owned(), String::new())..).take_while(|((name, _), _)| name == job);
+        let found = found.filter(|(_, (_, entry))| !entry.event);
         found.map(|(_, entry)| entry).max_by_key(|(number, _)| *number).map(|(_, entry)| Arc::clone(entry))
     }
 

@@ -1,4 +1,5 @@
 //! Readers of whole queues and streams, message by message, for tools and for workers that announce their jobs.
 
 pub mod catalogue;
+pub mod event_log;
 pub mod reader;

@@ -13,9 +13,12 @@
 //! | `leveret.v1.unrouted` (fanout and queue) | messages whose queue was deleted; elsewhere they would block a ladder
 //! level for all |
 //! | exchange `leveret.v1.events` (topic) | status updates of tracked jobs |
+//! | exchange `leveret.v1.topics` (topic) | entry for events, by topic; the queues of subscriptions are bound to it |
 //! | queue `leveret.v1.status` | status updates, for seven days, until a status store ingests them; that store declares it |
 //! | `leveret.v1.cancelled` (fanout and stream) | ids of cancelled jobs, for ten years |
 //! | `leveret.v1.catalogue` (fanout and stream) | the jobs that workers can run, indefinitely |
+//! | queues `leveret.v1.each.UUID` | exclusive: the events of one process, while it is connected |
+//! | stream `leveret.v1.event-log` | all events, for 30 days; declared when it is asked for |
 //! | queues `leveret.v1.clock.UUID.first`, `….last` | exclusive, for some milliseconds while a worker compares its clock with the broker's |
 //! | queues `leveret.v1.results.UUID` | exclusive, while a publisher waits for results of tracked jobs |
 //! | queue `leveret.v1.reply.UUID` | exclusive, for the replies to the requests of one connection |
@@ -36,17 +39,22 @@
 //! ```
 
 pub(crate) mod delay;
+pub(crate) mod events;
 pub(crate) mod lane;
 mod plan;
 pub(crate) mod queue;
 mod routes;
 mod schedule;
+pub(crate) mod topic;
 
 use std::time::Duration;
 
 pub use self::plan::{Argument, Binding, Destination, Exchange, ExchangeKind, Plan, QueuePlan};
 pub use self::queue::QueueDeclaration;
-pub(crate) use self::routes::Routes;
+pub(crate) use self::{
+    events::{EACH_PROCESS, EACH_PROCESS_MOST, Start},
+    routes::Routes,
+};
 use crate::{
     time::millis,
     topology::delay::{LEVELS, UNIT, Wait},
@@ -88,6 +96,8 @@ pub(crate) enum Target {
     DirectReply(String),
     /// The end of a stream.
     Stream(Stream),
+    /// The subscriptions to a topic.
+    Topic(String),
     /// The workers of a schedule: a message of this kind, for the schedule of that name.
     #[cfg_attr(not(feature = "cron"), expect(dead_code, reason = "there are no schedules"))]
     Schedule(&'static str, String),
@@ -102,6 +112,8 @@ pub(crate) enum Stream {
     Cancelled,
     /// The tokens of schedules.
     Schedules,
+    /// All events.
+    EventLog,
 }
 
 impl Stream {
@@ -111,6 +123,7 @@ impl Stream {
             Self::Catalogue => "catalogue",
             Self::Cancelled => "cancelled",
             Self::Schedules => "schedules",
+            Self::EventLog => "event-log",
         }
     }
 }
@@ -124,12 +137,13 @@ impl Target {
         }
     }
 
-    /// Returns the job queue of the target; for a stream, its name.
+    /// Returns the job queue of the target; for a stream, its name; for a topic, the topic.
     pub(crate) fn queue(&self) -> &str {
         match self {
             Self::Queue(queue) | Self::Delayed(queue, _) | Self::Dead(queue) | Self::Event(_, queue) => queue,
             Self::Reply(queue) | Self::DirectReply(queue) => queue,
             Self::Stream(stream) => stream.name(),
+            Self::Topic(topic) => topic,
             Self::Schedule(_, schedule) => schedule,
         }
     }
@@ -236,6 +250,7 @@ impl Topology {
         plan.queue(&unrouted, kept_arguments());
         plan.bind(&unrouted, "", Destination::Queue(unrouted.clone()));
         plan.exchange(&self.events(), ExchangeKind::Topic, None);
+        plan.exchange(&self.topics(), ExchangeKind::Topic, None);
         for stream in [Stream::Catalogue, Stream::Cancelled] {
             let name = self.stream(stream);
             plan.exchange(&name, ExchangeKind::Fanout, None);
@@ -264,11 +279,14 @@ impl Topology {
         }
     }
 
-    /// Returns the objects of one job queue: itself, its lanes by priority if it has any, its suspect queue, its
+    /// Returns the objects of one job queue or subscription: itself, its lanes by priority if it has any, its suspect queue, its
     /// dead-letter queue.
     #[must_use]
     pub fn of_queue(&self, queue: &QueueDeclaration) -> Plan {
         let name = queue.name();
+        if queue.is_each_process() {
+            return Plan::default();
+        }
         let (suspect, dead) = (format!("{name}{SUSPECT}"), format!("{name}{DEAD}"));
         let mut plan = Plan::default();
         plan.queue(&dead, kept_arguments());
@@ -276,10 +294,16 @@ impl Topology {
         let mut arguments = self.job_arguments(name);
         plan.queue(&suspect, arguments.clone());
         plan.bind(&self.jobs(), &suspect, Destination::Queue(suspect.clone()));
+        if let Some(events) = queue.kept_events() {
+            arguments = last_arguments(events);
+        }
         if queue.is_single_active() {
             arguments.push(("x-single-active-consumer", Argument::Flag(true)));
         }
         self.add_ways_in(&mut plan, name, arguments.clone(), queue.is_existing());
+        for topic in queue.topics() {
+            plan.bind(&self.topics(), topic, Destination::Queue(name.to_owned()));
+        }
         if queue.has_lanes() {
             for lane in [HIGH, LOW] {
                 self.add_ways_in(&mut plan, &format!("{name}{lane}"), arguments.clone(), false);
@@ -291,7 +315,7 @@ impl Topology {
     /// Adds a queue with bindings for publishes and for delays.
     fn add_ways_in(&self, plan: &mut Plan, name: &str, arguments: Vec<(&'static str, Argument)>, adopted: bool) {
         let queue = || Destination::Queue(name.to_owned());
-        plan.queues.push(QueuePlan { name: name.to_owned(), adopted, arguments });
+        plan.queues.push(QueuePlan { name: name.to_owned(), adopted, exclusive: false, arguments });
         plan.bind(&self.jobs(), name, queue());
         plan.bind(&self.name("due"), &format!("#.{}", delay::topic_word(name)), queue());
     }
@@ -359,6 +383,18 @@ fn stream_arguments(stream: Stream) -> Vec<(&'static str, Argument)> {
     arguments
 }
 
+/// The arguments of a queue that keeps its last messages only. With a dead-letter exchange, RabbitMQ would dead-letter
+/// each message that it drops.
+fn last_arguments(most: u32) -> Vec<(&'static str, Argument)> {
+    vec![
+        ("x-queue-type", text("quorum")),
+        ("x-max-length", Argument::Integer(most.into())),
+        ("x-overflow", text("drop-head")),
+        ("x-delivery-limit", Argument::Integer(JOB_DELIVERY_LIMIT)),
+        ("x-queue-leader-locator", text("balanced")),
+    ]
+}
+
 fn level_arguments(level: u8, below: &str) -> Vec<(&'static str, Argument)> {
     let ttl = i64::try_from(millis(UNIT) << level).unwrap_or(i64::MAX);
     vec![
@@ -382,7 +418,7 @@ mod tests {
     #[test]
     fn the_ladder_has_a_level_for_each_power_and_ends_at_due() {
         let plan = Topology::new("ns").shared();
-        assert_eq!((plan.exchanges.len(), plan.queues.len(), plan.bindings.len()), (7 + 56, 31, 3 + 28 * 4 - 1));
+        assert_eq!((plan.exchanges.len(), plan.queues.len(), plan.bindings.len()), (8 + 56, 31, 3 + 28 * 4 - 1));
         let level = plan.queues.iter().find(|queue| queue.name == "ns.delay.03").unwrap();
         assert!(level.arguments.contains(&("x-message-ttl", Argument::Integer(800))));
         assert!(level.arguments.contains(&("x-dead-letter-exchange", text("ns.delay.02"))));

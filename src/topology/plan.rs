@@ -65,6 +65,8 @@ pub struct QueuePlan {
     /// True if the queue is only checked, not declared: its user owns its arguments
     /// ([`Queue::existing`](crate::Queue::existing)).
     pub adopted: bool,
+    /// True if the queue belongs to one connection and ends with it.
+    pub exclusive: bool,
     /// The arguments of its declaration.
     pub arguments: Vec<(&'static str, Argument)>,
 }
@@ -178,7 +180,7 @@ impl Plan {
     }
 
     pub(super) fn queue(&mut self, name: &str, arguments: Vec<(&'static str, Argument)>) {
-        self.queues.push(QueuePlan { name: name.to_owned(), adopted: false, arguments });
+        self.queues.push(QueuePlan { name: name.to_owned(), adopted: false, exclusive: false, arguments });
     }
 
     pub(super) fn bind(&mut self, source: &str, key: &str, destination: Destination) {

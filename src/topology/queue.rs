@@ -3,7 +3,7 @@
 use crate::{
     error::Error,
     names,
-    topology::{delay::topic_word, lane::Lane},
+    topology::{delay::topic_word, events::Subscribed, lane::Lane},
 };
 
 /// RabbitMQ's bound on the prefetch of a quorum queue's consumer (its documentation, "Quorum Queues").
@@ -29,13 +29,15 @@ pub struct QueueDeclaration {
     existing: bool,
     single_active: bool,
     lanes: bool,
+    /// Its bindings to topics, if it is a subscription.
+    pub(super) subscribed: Option<Box<Subscribed>>,
 }
 
 impl QueueDeclaration {
     /// Creates the declaration of a quorum queue.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), existing: false, single_active: false, lanes: false }
+        Self { name: name.into(), existing: false, single_active: false, lanes: false, subscribed: None }
     }
 
     /// Creates the declaration of a queue that already exists and keeps its own arguments; see
@@ -93,6 +95,6 @@ impl QueueDeclaration {
         if self.name.starts_with("amq.") {
             return wrong(format!("queue name {:?}: RabbitMQ reserves names that start with amq.", self.name));
         }
-        Ok(())
+        self.check_subscription()
     }
 }

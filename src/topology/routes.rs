@@ -16,6 +16,7 @@ pub(crate) struct Routes {
     events: ShortString,
     /// The default exchange, which routes to queues by their names.
     default: ShortString,
+    topics: ShortString,
     catalogue: ShortString,
     cancelled: ShortString,
     /// For each level, the exchange that starts a chain there and the exchange of its fast path.
@@ -30,6 +31,7 @@ impl Routes {
             dead: short(&topology.dead()),
             events: short(&topology.events()),
             default: ShortString::default(),
+            topics: short(&topology.topics()),
             catalogue: short(&topology.stream(Stream::Catalogue)),
             cancelled: short(&topology.stream(Stream::Cancelled)),
             levels,
@@ -45,7 +47,9 @@ impl Routes {
             Target::Reply(queue) | Target::DirectReply(queue) => (&self.default, short(queue)),
             Target::Stream(Stream::Catalogue) => (&self.catalogue, ShortString::default()),
             Target::Stream(Stream::Cancelled) => (&self.cancelled, ShortString::default()),
+            Target::Stream(Stream::EventLog) => (&self.topics, ShortString::default()),
             Target::Stream(Stream::Schedules) => (&self.events, short("schedule.token")),
+            Target::Topic(topic) => (&self.topics, short(topic)),
             Target::Schedule(kind, schedule) => (&self.events, short(&schedule_key(kind, schedule))),
             Target::Delayed(queue, Wait::Units(units)) => match delay::entry(*units, queue) {
                 DelayEntry::Fast { level, key } => (&self.levels[usize::from(level)].1, short(&key)),
@@ -71,6 +75,7 @@ mod tests {
         assert_eq!(fast, pair("leveret.v1.delay.04.in", "due.a%2Eb"));
         assert_eq!(route(Target::after("email", Wait::Units(17))).0.as_str(), "leveret.v1.delay.04");
         assert_eq!(route(Target::Event("dead", "a.b".into())), pair("leveret.v1.events", "job.dead.a%2Eb"));
+        assert_eq!(route(Target::Topic("order.placed".into())), pair("leveret.v1.topics", "order.placed"));
         assert_eq!(route(Target::Stream(Stream::Cancelled)), pair("leveret.v1.cancelled", ""));
         assert_eq!(Target::after("email", Wait::None), Target::Queue("email".into()));
     }

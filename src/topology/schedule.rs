@@ -31,7 +31,7 @@ impl Topology {
         plan.queue(&stream, kept);
         let mut arguments = kept_arguments();
         arguments.push(("x-single-active-consumer", Argument::Flag(true)));
-        plan.queues.push(QueuePlan { name: name.clone(), adopted: false, arguments });
+        plan.queues.push(QueuePlan { name: name.clone(), adopted: false, exclusive: false, arguments });
         plan.bind(&self.events(), "schedule.token.#", Destination::Queue(stream));
         plan.bind(&self.events(), &schedule_key("*", schedule), Destination::Queue(name));
         plan

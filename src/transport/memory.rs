@@ -15,7 +15,12 @@ use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
-use self::ready::{Ready, Waiting};
+mod topics;
+
+use self::{
+    ready::{Ready, Waiting},
+    topics::Bindings,
+};
 use crate::transport::{SendError, session::Delivery};
 use crate::{
     message::{Message, header, integer, text},
@@ -44,6 +49,10 @@ struct State {
     schedules: Log,
     /// The queues that receive the last status updates of tracked jobs.
     results: Vec<String>,
+    event_log: Log,
+    /// Set once the log of events is declared.
+    is_logging: bool,
+    bindings: Bindings,
 }
 
 /// A stream, and the queue of each of its readers.
@@ -60,6 +69,8 @@ struct Stored {
     arrived: Arc<Notify>,
     /// The job queue whose dead-letter queue receives rejected messages.
     dead_to: String,
+    /// The number of waiting messages above which the oldest is dropped, if there is one.
+    most: Option<usize>,
     /// With a single active consumer, the sessions of the queue, the active one first.
     consumers: Option<VecDeque<Uuid>>,
 }
@@ -67,6 +78,9 @@ struct Stored {
 impl Stored {
     fn push(&mut self, message: Message) {
         self.ready.push_back(Waiting { message, delivery_count: 0, redelivered: false });
+        while self.most.is_some_and(|most| self.ready.len() > most) {
+            self.ready.pop();
+        }
         self.wake();
     }
 
@@ -122,9 +136,14 @@ impl Memory {
         for planned in self.topology.of_queue(queue).queues {
             let dead_to = match planned.argument("x-dead-letter-routing-key") {
                 Some(Argument::Text(key)) => key.clone(),
+                // Such a queue has no dead-letter exchange.
+                _ if planned.argument("x-max-length").is_some() => String::new(),
                 _ => planned.name.clone(),
             };
             state.queues.entry(planned.name).or_default().dead_to = dead_to;
+        }
+        if !queue.is_each_process() {
+            state.subscribe(queue, queue.name());
         }
         if queue.is_single_active() {
             state.queues.entry(queue.name().to_owned()).or_default().consumers.get_or_insert_default();
@@ -159,6 +178,7 @@ impl Memory {
     pub(crate) fn declare_all(&self, plan: &Plan) {
         let mut state = self.lock();
         for queue in &plan.queues {
+            state.is_logging |= queue.name == self.topology.event_log();
             let stored = state.queues.entry(queue.name.clone()).or_default();
             if queue.argument("x-single-active-consumer") == Some(&Argument::Flag(true)) {
                 stored.consumers.get_or_insert_default();
@@ -203,6 +223,7 @@ impl Memory {
             Target::Dead(queue) => state.push_or_unrouted(&format!("{queue}{DEAD}"), message),
             Target::Event(step, _) => state.push_update(step, message),
             Target::Stream(stream) => state.append(*stream, message),
+            Target::Topic(topic) => return state.emit(topic, &message),
             Target::Schedule(kind, schedule) => {
                 let queue = self.topology.schedule(schedule);
                 if !state.queues.contains_key(&queue) {
@@ -253,6 +274,7 @@ impl State {
             Stream::Catalogue => &mut self.catalogue,
             Stream::Cancelled => &mut self.cancelled,
             Stream::Schedules => &mut self.schedules,
+            Stream::EventLog => &mut self.event_log,
         }
     }
 
@@ -331,7 +353,9 @@ impl MemorySession {
         waiting.message.set_header("x-death", rejected_from(&self.queue));
         let mut state = self.memory.lock();
         let dead_to = state.queues.get(&self.queue).map(|stored| format!("{}{DEAD}", stored.dead_to));
-        state.push_or_unrouted(&dead_to.unwrap_or_default(), waiting.message);
+        if dead_to.as_deref() != Some(DEAD) {
+            state.push_or_unrouted(&dead_to.unwrap_or_default(), waiting.message);
+        }
     }
 
     pub(crate) fn requeue(&mut self, tag: u64) {
@@ -385,8 +409,7 @@ impl Drop for MemorySession {
             return;
         }
         if self.is_temporary {
-            self.memory.lock().queues.remove(&self.queue);
-            return;
+            return self.memory.lock().unsubscribe(&self.queue);
         }
         let unacked = std::mem::take(&mut self.unacked);
         let count = unacked.len();

@@ -20,7 +20,7 @@ use crate::{
     message::Message,
     observe::{health::Health, log_throttle::LogThrottle, metrics::Metrics},
     time::now_ms,
-    topology::{Plan, QueueDeclaration, Stream, Target, Topology, lane::Lane},
+    topology::{Plan, QueueDeclaration, Start, Stream, Target, Topology, lane::Lane},
 };
 
 /// Most status updates that are delivered to a waiting publisher and not yet handled.
@@ -167,6 +167,9 @@ impl Transport {
                 amqp.open(queue, lane, prefetch).await.map(|session| Session::Amqp(Box::new(session)))
             }
             Backend::Memory(memory) => {
+                if queue.is_each_process() {
+                    return Ok(Session::Memory(memory.open_each_process(queue, prefetch)));
+                }
                 memory.declare(queue);
                 Ok(Session::Memory(memory.open(&lane.queue_name(queue), prefetch)))
             }
@@ -186,6 +189,14 @@ impl Transport {
         match &self.shared.backend {
             Backend::Amqp(amqp) => amqp.open_stream(stream, from).await.map(|session| Session::Amqp(Box::new(session))),
             Backend::Memory(memory) => Ok(Session::Memory(memory.open_stream(stream, from))),
+        }
+    }
+
+    /// Reads the log of events, which must exist.
+    pub(crate) async fn open_event_log(&self, start: Start) -> Result<Session, OpenError> {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => amqp.open_event_log(start).await.map(|session| Session::Amqp(Box::new(session))),
+            Backend::Memory(memory) => Ok(Session::Memory(memory.open_event_log(start))),
         }
     }
 

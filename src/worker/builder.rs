@@ -26,13 +26,12 @@ use crate::{
     readers::catalogue,
     shutdown::Stop,
     time::at_unix_ms,
-    topology::QueueDeclaration,
     worker::{
         background::Background,
         consumer::Consumer,
         options::HandlerOptions,
         queue::Queue,
-        runtime::{BoundQueue, routes},
+        runtime::{BoundQueue, Routes, check, check_subscriptions, routes},
         spec::{HandlerSpec, LimitDeps},
     },
 };
@@ -62,8 +61,11 @@ use crate::{
 /// ```
 pub struct Worker<S> {
     state: Arc<S>,
-    queues: Vec<Queue>,
-    handlers: Vec<HandlerSpec<S>>,
+    pub(crate) queues: Vec<Queue>,
+    pub(crate) handlers: Vec<HandlerSpec<S>>,
+    /// The subscriptions that have settings, and what is wrong with the set-up already.
+    pub(crate) subscribed: HashSet<String>,
+    pub(crate) faults: Vec<Error>,
     chain: Chain<S>,
     breakers: Vec<CircuitBreaker>,
     limit_store: Option<Arc<dyn LimitStore>>,
@@ -79,6 +81,8 @@ impl<S: Send + Sync + 'static> Worker<S> {
             state: Arc::new(state),
             queues: Vec::new(),
             handlers: Vec::new(),
+            subscribed: HashSet::new(),
+            faults: Vec::new(),
             chain: Chain::default(),
             breakers: Vec::new(),
             limit_store: None,
@@ -298,10 +302,13 @@ impl<S: Send + Sync + 'static> Worker<S> {
     }
 
     /// Checks the setup and builds the runtime of each queue.
-    pub(crate) fn bind(self, broker: &Broker, stop: &Stop) -> Result<Vec<BoundQueue<S>>, Error> {
+    pub(crate) fn bind(mut self, broker: &Broker, stop: &Stop) -> Result<Vec<BoundQueue<S>>, Error> {
         let publisher = self.publisher(broker);
-        let config = broker.config();
-        config.check_drain()?;
+        broker.config().check_drain()?;
+        if !self.faults.is_empty() {
+            return Err(self.faults.swap_remove(0));
+        }
+        check_subscriptions(&self.queues, &self.handlers)?;
         let mut queues = self.queues;
         for handler in &self.handlers {
             if !queues.iter().any(|queue| queue.name() == handler.queue) {
@@ -323,19 +330,10 @@ impl<S: Send + Sync + 'static> Worker<S> {
         let mut handlers = self.handlers;
         for mut queue in queues {
             queue.take_batches(&handlers)?;
-            queue.check()?;
-            if queue.declaration().is_existing() {
-                tracing::warn!(
-                    queue = queue.name(),
-                    "uses an existing queue with its own arguments: unless they are Leveret's, messages that the broker \
-                     drops itself (delivery limit, expiry, too large) do not become dead letters, and a classic queue is a \
-                     single copy"
-                );
-            }
-            add_names(&mut names, queue.declaration())?;
+            check(&queue, &mut names)?;
             let mine = handlers.extract_if(.., |handler| handler.queue == queue.name()).collect();
             let (state, chain) = (Arc::clone(&self.state), Arc::clone(&chain));
-            let (routes, by_name) = routes(broker, &queue, mine, &limits)?;
+            let Routes { routes, by_name, patterns } = routes(broker, &queue, mine, &limits)?;
             let runtime = Arc::new(QueueRuntime {
                 unknown: broker.metrics().job(queue.name(), UNKNOWN),
                 broker: broker.clone(),
@@ -349,6 +347,8 @@ impl<S: Send + Sync + 'static> Worker<S> {
                 dependencies: Arc::clone(&breakers),
                 routes,
                 by_name,
+                patterns,
+                retry_unknown: queue.declaration().is_subscription().then(|| queue.retry_policy().clone()),
             });
             bound.push(BoundQueue { runtime, queue });
         }
@@ -363,17 +363,6 @@ impl<S: Send + Sync + 'static> Worker<S> {
             None => publisher,
         }
     }
-}
-
-/// Adds the names of the queue's lanes, each of which only one queue may have.
-fn add_names(names: &mut HashSet<String>, queue: &QueueDeclaration) -> Result<(), Error> {
-    for lane in queue.by_priority() {
-        if let Some(name) = names.replace(lane.queue_name(queue)) {
-            let reason = format!("queue {name:?} is set twice, or is a lane of another");
-            return Err(Error::Setting { setting: "Worker::queue", reason });
-        }
-    }
-    Ok(())
 }
 
 /// Cancels unfinished attempts at the drain timeout, drops those that do not stop, and completes once the consumers had

@@ -3,7 +3,6 @@
 use std::{
     fmt,
     hash::{BuildHasher, Hash},
-    marker::PhantomData,
     sync::Arc,
     time::Duration,
 };
@@ -15,8 +14,10 @@ use crate::{
         middleware::{Chain, Middleware},
         retry::RetryPolicy,
     },
+    error::JobError,
     job::Job,
     limits::Rate,
+    message::Message,
     worker::spec::{HandlerSpec, KeyLimit},
 };
 
@@ -45,52 +46,12 @@ use crate::{
 pub struct HandlerOptions<J, S> {
     spec: HandlerSpec<S>,
     chain: Chain<S>,
-    job: PhantomData<fn(&J)>,
+    read: fn(&Message) -> Result<J, JobError>,
 }
 
 impl<J: Job, S: Send + Sync + 'static> HandlerOptions<J, S> {
     pub(super) fn new(handler: Erased<S>) -> Self {
-        let spec = HandlerSpec {
-            job: J::NAME,
-            aliases: Vec::new(),
-            schema: J::schema,
-            queue: J::QUEUE.to_owned(),
-            handler,
-            retry: None,
-            timeout: None,
-            circuits: Vec::new(),
-            rate: None,
-            shared_rate: None,
-            shared_concurrency: None,
-            key: None,
-            batch: None,
-        };
-        Self { spec, chain: Chain::default(), job: PhantomData }
-    }
-
-    pub(super) fn into_spec(self) -> HandlerSpec<S> {
-        let Self { mut spec, chain, .. } = self;
-        spec.handler = chain.around(spec.handler);
-        spec
-    }
-
-    pub(super) fn batch(mut self, setup: Arc<BatchSetup>) -> Self {
-        self.spec.batch = Some(setup);
-        self
-    }
-
-    /// Sets the retry policy; the queue's by default.
-    #[must_use]
-    pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.spec.retry = Some(policy);
-        self
-    }
-
-    /// Sets the timeout of an attempt; the queue's by default.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.spec.timeout = Some(timeout);
-        self
+        Self::of((J::NAME, J::QUEUE.to_owned()), handler, J::schema, decode::<J>)
     }
 
     /// Sets the queue that the jobs are taken from; [`Job::QUEUE`](crate::Job::QUEUE) by default. It is for jobs that are
@@ -119,6 +80,59 @@ impl<J: Job, S: Send + Sync + 'static> HandlerOptions<J, S> {
     #[must_use]
     pub fn alias(mut self, name: &'static str) -> Self {
         self.spec.aliases.push(name);
+        self
+    }
+}
+
+impl<J: 'static, S: Send + Sync + 'static> HandlerOptions<J, S> {
+    /// Returns the defaults of a handler of `job` on a queue; `read` decodes a message.
+    pub(crate) fn of(
+        (job, queue): (&'static str, String),
+        handler: Erased<S>,
+        schema: fn() -> Option<serde_json::Value>,
+        read: fn(&Message) -> Result<J, JobError>,
+    ) -> Self {
+        let spec = HandlerSpec {
+            job,
+            aliases: Vec::new(),
+            event: false,
+            schema,
+            queue,
+            handler,
+            retry: None,
+            timeout: None,
+            circuits: Vec::new(),
+            rate: None,
+            shared_rate: None,
+            shared_concurrency: None,
+            key: None,
+            batch: None,
+        };
+        Self { spec, chain: Chain::default(), read }
+    }
+
+    pub(crate) fn into_spec(self) -> HandlerSpec<S> {
+        let Self { mut spec, chain, .. } = self;
+        spec.handler = chain.around(spec.handler);
+        spec
+    }
+
+    pub(super) fn batch(mut self, setup: Arc<BatchSetup>) -> Self {
+        self.spec.batch = Some(setup);
+        self
+    }
+
+    /// Sets the retry policy; the queue's by default.
+    #[must_use]
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.spec.retry = Some(policy);
+        self
+    }
+
+    /// Sets the timeout of an attempt; the queue's by default.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.spec.timeout = Some(timeout);
         self
     }
 
@@ -165,10 +179,11 @@ impl<J: Job, S: Send + Sync + 'static> HandlerOptions<J, S> {
     /// ```
     #[must_use]
     pub fn concurrency_per<K: Hash>(mut self, key: impl Fn(&J) -> K + Send + Sync + 'static, attempts: u32) -> Self {
+        let read = self.read;
         let hasher = foldhash::fast::RandomState::default();
         self.spec.key = Some(KeyLimit {
             // Two keys of one hash share their slots, which is as rare as it is harmless.
-            key_of: Arc::new(move |message| decode::<J>(message).ok().map(|job| hasher.hash_one(key(&job)))),
+            key_of: Arc::new(move |message| read(message).ok().map(|job| hasher.hash_one(key(&job)))),
             most: attempts,
         });
         self

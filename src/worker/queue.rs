@@ -226,6 +226,16 @@ impl Queue {
         &self.declaration
     }
 
+    /// Binds the queue to these topics and patterns.
+    pub(crate) fn subscribe<'a>(&mut self, topics: impl IntoIterator<Item = &'a str>) {
+        let declaration = self.declaration.clone();
+        self.declaration = topics.into_iter().fold(declaration, |declaration, topic| declaration.topic(topic));
+    }
+
+    pub(crate) fn declaration_mut(&mut self) -> &mut QueueDeclaration {
+        &mut self.declaration
+    }
+
     pub(crate) fn name(&self) -> &str {
         self.declaration.name()
     }

@@ -1,6 +1,9 @@
 //! The parts of a running worker: for each queue its handlers and their dependencies.
 
-use std::sync::{Arc, atomic::AtomicU32};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::AtomicU32},
+};
 
 use crate::{
     attempt::{
@@ -10,6 +13,7 @@ use crate::{
     broker::Broker,
     error::Error,
     job::is_valid_name,
+    topology::topic::{Pattern, Patterns},
     worker::{
         queue::Queue,
         spec::{HandlerSpec, LimitDeps},
@@ -22,13 +26,20 @@ pub(crate) struct BoundQueue<S> {
     pub(crate) queue: Queue,
 }
 
-/// Returns the handlers of one queue, and their indices by name.
+/// The handlers of one queue, and their indices.
+pub(super) struct Routes<S> {
+    pub(super) routes: Vec<Route<S>>,
+    pub(super) by_name: ByName,
+    pub(super) patterns: Patterns,
+}
+
+/// Returns the handlers of one queue.
 pub(super) fn routes<S>(
     broker: &Broker,
     queue: &Queue,
     handlers: Vec<HandlerSpec<S>>,
     limits: &LimitDeps,
-) -> Result<(Vec<Route<S>>, ByName), Error> {
+) -> Result<Routes<S>, Error> {
     let (mut routes, mut by_name) = (Vec::new(), ByName::default());
     let is_alone = handlers.len() == 1;
     if queue.takes_any_type() && handlers.len() > 1 {
@@ -36,9 +47,10 @@ pub(super) fn routes<S>(
             format!("queue {:?} has {} handlers, but any_type requires exactly one", queue.name(), handlers.len());
         return Err(Error::Setting { setting: "Queue::any_type", reason });
     }
+    let mut patterns = Vec::new();
     for mut spec in handlers {
         let limiter = spec.limiter(broker, queue, limits, is_alone)?;
-        let HandlerSpec { job, aliases, schema, handler, retry, timeout, batch, .. } = spec;
+        let HandlerSpec { job, aliases, event, schema, handler, retry, timeout, batch, .. } = spec;
         let timeout = timeout.unwrap_or_else(|| queue.attempt_timeout());
         let retry = retry.unwrap_or_else(|| queue.retry_policy().clone());
         let timeout = match &batch {
@@ -47,10 +59,14 @@ pub(super) fn routes<S>(
         };
         let part = if batch.is_some() { "twice the timeout and the wait for a batch of" } else { "the timeout of" };
         broker.config().check_timeout(&format!("{part} {job}"), timeout)?;
-        if !is_valid_name(job) {
+        if !event && !is_valid_name(job) {
             return Err(Error::JobName { job });
         }
         for name in [job].into_iter().chain(aliases) {
+            if event && !Pattern::is_topic(name) {
+                patterns.push((name, routes.len()));
+                continue;
+            }
             if by_name.insert(name, routes.len()).is_some() {
                 return Err(Error::DuplicateHandler { job: name, queue: queue.name().to_owned() });
             }
@@ -76,7 +92,50 @@ pub(super) fn routes<S>(
     if routes.is_empty() {
         return Err(Error::NoHandler { queue: queue.name().to_owned() });
     }
-    Ok((routes, by_name))
+    let patterns = Patterns::new(&patterns).map_err(|(one, other)| {
+        let reason = format!(
+            "subscription {:?} has handlers of {one:?} and {other:?}: some topics match both, and none of the two is more \
+             specific; change one of the patterns",
+            queue.name()
+        );
+        Error::Setting { setting: "Worker::subscribe", reason }
+    })?;
+    Ok(Routes { routes, by_name, patterns })
+}
+
+/// Checks a queue, and that its name is not taken.
+pub(super) fn check(queue: &Queue, names: &mut HashSet<String>) -> Result<(), Error> {
+    queue.check()?;
+    let declaration = queue.declaration();
+    if declaration.is_existing() {
+        tracing::warn!(
+            queue = queue.name(),
+            "adopted with its own arguments: unless they are ours, what the broker gives up itself (delivery limit, \
+             expiry, too large) is not kept in its dead letters, and a classic queue is one copy"
+        );
+    }
+    for lane in declaration.by_priority() {
+        if !names.insert(lane.queue_name(declaration)) {
+            let name = lane.queue_name(declaration);
+            let reason = format!("queue {name:?} is set twice, or is a lane of another");
+            return Err(Error::Setting { setting: "Worker::queue", reason });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a subscription whose name is that of a job queue: its handlers would get the jobs.
+pub(super) fn check_subscriptions<S>(queues: &[Queue], handlers: &[HandlerSpec<S>]) -> Result<(), Error> {
+    for name in queues.iter().filter(|queue| queue.declaration().is_subscription()).map(Queue::name) {
+        let is_queue = queues.iter().any(|queue| queue.name() == name && !queue.declaration().is_subscription());
+        if is_queue || handlers.iter().any(|handler| handler.queue == name && !handler.event) {
+            let reason = format!(
+                "subscription {name:?} has the name of a job queue of this worker: give one of them another name"
+            );
+            return Err(Error::Setting { setting: "Worker::subscribe", reason });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

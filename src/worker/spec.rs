@@ -21,9 +21,12 @@ use crate::{
 };
 
 /// A registered handler.
-pub(super) struct HandlerSpec<S> {
-    pub(super) job: &'static str,
-    pub(super) aliases: Vec<&'static str>,
+pub(crate) struct HandlerSpec<S> {
+    /// The job's name; for a handler of events, its topic or first pattern.
+    pub(crate) job: &'static str,
+    pub(crate) aliases: Vec<&'static str>,
+    /// Set if `job` and `aliases` are topics and patterns.
+    pub(crate) event: bool,
     pub(super) schema: fn() -> Option<serde_json::Value>,
     pub(super) queue: String,
     pub(super) handler: Erased<S>,

@@ -71,6 +71,7 @@ async fn every_metric_is_in_the_table_and_no_other() {
     let batches = start(batch_worker("batches", |queue| queue, Batching::up_to(10), &log), &broker);
     let request = async || broker.publisher().request(&job).queue("batches").await.is_ok();
     eventually("it is answered", LONG, request).await;
+    broker.publisher().emit_raw("order.placed", "{}").await.unwrap();
     let (_, text) = get(&health.address().to_string(), "/metrics").await;
     batches.stop().await.unwrap();
     running.stop().await.unwrap();

@@ -24,7 +24,7 @@ struct Arguments {
 
 /// Returns the implementation of `Job` for the type.
 pub(crate) fn expand(mut input: DeriveInput) -> Result<TokenStream> {
-    refuse_borrows_and_misplaced_attributes(&input)?;
+    refuse_borrows_and_misplaced_attributes(&input, "job")?;
     let Arguments { name, queue, lanes, schema, output, leveret } = Arguments::of(&input)?;
     let leveret = leveret.unwrap_or_else(|| parse_quote!(::leveret));
     let lanes = lanes.map(|value| quote!(const LANES: bool = #value;));
@@ -85,8 +85,8 @@ impl Arguments {
     fn read(&mut self, argument: &ParseNestedMeta<'_>) -> Result<()> {
         let key = argument.path.get_ident().map(ToString::to_string).unwrap_or_default();
         match key.as_str() {
-            "name" => set(&mut self.name, argument, text(argument, names::job)?),
-            "queue" => set(&mut self.queue, argument, text(argument, names::queue)?),
+            "name" => set(&mut self.name, argument, text(argument, "Job", names::job)?),
+            "queue" => set(&mut self.queue, argument, text(argument, "Job", names::queue)?),
             "lanes" if argument.input.peek(Token![=]) => {
                 Err(argument
                     .error("`lanes` takes no value: write it for a queue with lanes, and leave it out otherwise"))
@@ -101,17 +101,22 @@ impl Arguments {
     }
 }
 
-fn set<T>(field: &mut Option<T>, argument: &ParseNestedMeta<'_>, value: T) -> Result<()> {
+pub(crate) fn set<T>(field: &mut Option<T>, argument: &ParseNestedMeta<'_>, value: T) -> Result<()> {
     match field.replace(value) {
         None => Ok(()),
         Some(_) => Err(argument.error("the argument is given twice: remove one of the two")),
     }
 }
 
-fn text(argument: &ParseNestedMeta<'_>, check: fn(&str) -> std::result::Result<(), String>) -> Result<LitStr> {
+pub(crate) fn text(
+    argument: &ParseNestedMeta<'_>,
+    of: &str,
+    check: fn(&str) -> std::result::Result<(), String>,
+) -> Result<LitStr> {
     let value = argument.value()?;
     let text: LitStr = value.parse().map_err(|error| {
-        Error::new(error.span(), "expected a string literal: for a constant, implement the trait `Job` by hand")
+        let message = format!("expected a string literal: for a constant, implement the trait `{of}` by hand");
+        Error::new(error.span(), message)
     })?;
     check(&text.value()).map_err(|message| Error::new(text.span(), message))?;
     Ok(text)
@@ -126,9 +131,13 @@ fn schema(argument: &ParseNestedMeta<'_>) -> Result<TokenStream> {
     Ok(quote!(#function()))
 }
 
-fn refuse_borrows_and_misplaced_attributes(input: &DeriveInput) -> Result<()> {
+/// Refuses lifetimes, and the attribute of that name on fields and variants.
+pub(crate) fn refuse_borrows_and_misplaced_attributes(input: &DeriveInput, name: &str) -> Result<()> {
     if let Some(borrow) = input.generics.lifetimes().next() {
-        let message = "a job owns its data, because a worker decodes it from a message: use `String` for `&str`";
+        let article = if name == "job" { "a" } else { "an" };
+        let message = format!(
+            "{article} {name} owns its data, because a worker decodes it from a message: use `String` for `&str`"
+        );
         return Err(Error::new_spanned(borrow, message));
     }
     let mut inner: Vec<&Attribute> = Vec::new();
@@ -140,9 +149,11 @@ fn refuse_borrows_and_misplaced_attributes(input: &DeriveInput) -> Result<()> {
         }
         Data::Union(_) => {}
     }
-    match inner.into_iter().find(|attribute| is_job(attribute)) {
+    match inner.into_iter().find(|attribute| attribute.path().is_ident(name)) {
         None => Ok(()),
-        Some(attribute) => Err(Error::new_spanned(attribute, "the attribute `job` belongs on the type, not inside it")),
+        Some(attribute) => {
+            Err(Error::new_spanned(attribute, format!("the attribute `{name}` belongs on the type, not inside it")))
+        }
     }
 }
 

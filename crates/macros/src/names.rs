@@ -1,4 +1,4 @@
-//! The rules for the names of jobs and queues, with messages for the compiler.
+//! The rules for the names of jobs and queues and for topics, with messages for the compiler.
 //!
 //! The crate leveret has the same rules for names that only exist at run time. A macro crate cannot depend on it.
 
@@ -24,6 +24,22 @@ pub(crate) fn queue(name: &str) -> Result<(), String> {
     ))
 }
 
+/// Returns what is wrong with an event's topic and which topics are valid.
+pub(crate) fn topic(topic: &str) -> Result<(), String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(allowed);
+    if topic.starts_with("leveret.") {
+        return Err(format!("{topic:?} cannot be a topic: those that start with \"leveret.\" belong to Leveret"));
+    }
+    if (1..=255).contains(&topic.len()) && topic.split('.').all(is_word) {
+        return Ok(());
+    }
+    Err(format!(
+        "{topic:?} cannot be a topic: use 1 to 255 bytes in words of a-z, A-Z, 0-9, `_` and `-` that single dots \
+         separate, such as \"order.placed\""
+    ))
+}
+
 #[cfg(test)]
 #[allow(dead_code, unreachable_pub, reason = "a module of another crate, of which two functions are compared here")]
 #[path = "../../../src/names.rs"]
@@ -38,9 +54,27 @@ mod tests {
         let long = "n".repeat(256);
         let mut names: Vec<String> = (0..=0x2ff).filter_map(char::from_u32).map(String::from).collect();
         names.extend([0, 1, 128, 129, 255, 256].map(|length| long[..length].to_owned()));
-        names.extend(["email.send", "x_1-2.y", "größe.7", "Email", "a b", "a/b", "a\nb"].map(str::to_owned));
+        names.extend(
+            [
+                "email.send",
+                "x_1-2.y",
+                "größe.7",
+                "Email",
+                "a b",
+                "a/b",
+                "a\nb",
+                "a..b",
+                ".a",
+                "a.",
+                "order.*",
+                "#",
+                "leveret.x",
+            ]
+            .map(str::to_owned),
+        );
         for name in names {
             assert_eq!(job(&name).is_ok(), framework::job(&name).is_ok(), "{name:?}");
+            assert_eq!(topic(&name).is_ok(), framework::topic(&name).is_ok(), "{name:?}");
             assert_eq!(queue(&name).is_ok(), framework::queue(&name).is_ok(), "{name:?}");
         }
     }

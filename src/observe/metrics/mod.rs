@@ -40,6 +40,7 @@ const ATTEMPT_BUCKETS: &[f64] = &[1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 25.0];
 pub(crate) struct Metrics {
     registry: Registry,
     published: IntCounterVec,
+    emitted: IntCounterVec,
     /// Hashes of the pairs of queue and job that have series in `published`.
     named: RwLock<HashSet<u64>>,
     hasher: RandomState,
@@ -107,6 +108,7 @@ impl Metrics {
         build_info(r)?;
         Ok(Self {
             published: counter(r, "jobs_published_total", "Publishes by outcome", &["queue", "job", "outcome"])?,
+            emitted: counter(r, "events_emitted_total", "Events published by outcome", &["topic", "outcome"])?,
             named: RwLock::default(),
             hasher: RandomState::default(),
             received: counter(r, "jobs_received_total", "Deliveries received", &["queue", "job", "redelivered"])?,
@@ -176,7 +178,12 @@ impl Metrics {
         self.published.with_label_values(&[queue, job, outcome])
     }
 
-    /// Returns whether publishes of a job to a queue have their own series.
+    pub(crate) fn emitted(&self, topic: &str, outcome: &str) -> IntCounter {
+        let topic = if self.is_named("", topic, outcome) { topic } else { UNKNOWN };
+        self.emitted.with_label_values(&[topic, outcome])
+    }
+
+    /// Returns whether publishes of a job to a queue, or of an event, have their own series.
     fn is_named(&self, queue: &str, job: &str, outcome: &str) -> bool {
         let most = if outcome == "confirmed" { MOST_CONFIRMED } else { MOST_FAILED };
         let pair = self.hasher.hash_one((queue, job));

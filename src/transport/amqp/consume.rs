@@ -3,7 +3,11 @@
 //! The consumer loop's task owns it, so acks are sent in order and never on another channel. `basic_ack` is polled
 //! once, which queues its frame. Awaiting it would wait until another thread has written that frame.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::{
@@ -11,7 +15,7 @@ use lapin::{
     options::{
         BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions,
     },
-    types::{FieldTable, ShortString},
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -19,7 +23,8 @@ use uuid::Uuid;
 
 use crate::transport::amqp::{ack_tracker::AckTracker, acks::Acks, connection::LiveConnection};
 use crate::{
-    message::{Message, integer, short},
+    message::{Message, integer, short, text},
+    topology::Start,
     transport::session::{Delivery, Ended, OpenError},
 };
 
@@ -63,6 +68,8 @@ pub(crate) struct AmqpSession {
     before: VecDeque<Delivery>,
     /// The number of acks that may wait for a flush: half the prefetch, so that the broker can always deliver.
     batch: usize,
+    /// For a subscription, the exchange of events: its messages may name their topic by the routing key alone.
+    topics: Option<ShortString>,
     /// A task that ends with the session.
     _task: Option<AbortOnDropHandle<()>>,
 }
@@ -87,8 +94,20 @@ impl AmqpSession {
 
     /// Reads a stream from offset `from` on.
     pub(super) async fn open_stream(up: Arc<LiveConnection>, stream: &str, from: u64) -> Result<Self, OpenError> {
+        Self::open_stream_at(up, stream, Start::Offset(from)).await
+    }
+
+    pub(super) async fn open_stream_at(up: Arc<LiveConnection>, stream: &str, start: Start) -> Result<Self, OpenError> {
+        let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let offset = match start {
+            Start::First => text("first"),
+            Start::Last => text("last"),
+            Start::Next => text("next"),
+            Start::Time(at) => AMQPValue::Timestamp(seconds(at)),
+            Start::Offset(offset) => integer(offset),
+        };
         let mut arguments = FieldTable::default();
-        arguments.insert("x-stream-offset".into(), integer(from));
+        arguments.insert("x-stream-offset".into(), offset);
         Self::open_with(up, stream, STREAM_PREFETCH, arguments).await
     }
 
@@ -125,6 +144,7 @@ impl AmqpSession {
             paused: false,
             before: VecDeque::new(),
             batch: usize::from(prefetch / 2).max(1),
+            topics: None,
             _task: None,
         })
     }
@@ -132,6 +152,11 @@ impl AmqpSession {
     /// Adds a task that ends with the session.
     pub(super) fn with_task(self, task: AbortOnDropHandle<()>) -> Self {
         Self { _task: Some(task), ..self }
+    }
+
+    /// Reads the topic of an event from its routing key, if the event has no `type`.
+    pub(super) fn with_topics(self, topics: ShortString) -> Self {
+        Self { topics: Some(topics), ..self }
     }
 
     /// Tracks from now on which acks have arrived.
@@ -223,7 +248,14 @@ impl AmqpSession {
         match item {
             Some(Ok(delivery)) => {
                 self.acks.delivered(delivery.delivery_tag);
-                let message = Message { properties: delivery.properties, body: delivery.data.into() };
+                let mut message = Message { properties: delivery.properties, body: delivery.data.into() };
+                if let Some(topics) = &self.topics
+                    && delivery.exchange == *topics
+                    && message.job_name().is_none()
+                {
+                    // Copies come back under another routing key.
+                    message.properties = std::mem::take(&mut message.properties).with_type(delivery.routing_key);
+                }
                 Ok(Delivery { tag: delivery.delivery_tag, redelivered: delivery.redelivered, message })
             }
             Some(Err(error)) => Err(self.ended(&error.to_string())),

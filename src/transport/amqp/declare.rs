@@ -101,6 +101,19 @@ pub(super) async fn ensure(up: &LiveConnection, setup: &Setup, plan: &Plan) -> R
     up.unless_lost(channel.close(200, "declared".into())).await.map_err(OpenError::Passing)
 }
 
+/// Declares a plan of objects that belong to this connection, whatever the settings say about the topology.
+pub(super) async fn ensure_own(up: &LiveConnection, plan: &Plan) -> Result<(), OpenError> {
+    let declared = tokio::select! {
+        biased;
+        declared = declare(up, plan) => declared,
+        () = up.lost.cancelled() => return Err(OpenError::Passing("the connection was lost".to_owned())),
+        () = sleep(ANSWERED_WITHIN) => {
+            return Err(OpenError::Passing(format!("no answer from the broker within {ANSWERED_WITHIN:?}")));
+        }
+    };
+    up.unless_lost(declared?.close(200, "declared".into())).await.map_err(OpenError::Passing)
+}
+
 /// Sends all declarations at once: the broker handles the commands of a channel in their order. The first to fail is
 /// the refused one; later ones fail with their channel.
 async fn declare(up: &LiveConnection, plan: &Plan) -> Result<Channel, OpenError> {
@@ -181,7 +194,8 @@ pub(super) async fn declare_queue(channel: &Channel, queue: &QueuePlan, passive:
         };
         arguments.insert((*name).into(), value);
     }
-    let options = QueueDeclareOptions { passive, durable: true, ..QueueDeclareOptions::default() };
+    let (durable, exclusive) = (!queue.exclusive, queue.exclusive);
+    let options = QueueDeclareOptions { passive, durable, exclusive, ..QueueDeclareOptions::default() };
     channel.queue_declare(short(&queue.name), options, arguments).await.map(drop)
 }
 

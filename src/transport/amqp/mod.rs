@@ -38,10 +38,10 @@ use self::{publish::PublishTask, reconnector::Reconnector, tls::Tls};
 use crate::{
     config::{Config, TopologyMode},
     error::Error,
-    message::Message,
+    message::{Message, short},
     observe::{health::Health, log_throttle::LogThrottle, metrics::Metrics},
     time::now_ms,
-    topology::{Plan, Routes, Stream, Target, Topology, queue::QueueDeclaration},
+    topology::{Plan, Routes, Start, Stream, Target, Topology, queue::QueueDeclaration},
 };
 use crate::{
     topology::lane::Lane,
@@ -131,16 +131,27 @@ impl Amqp {
         prefetch: u16,
     ) -> Result<AmqpSession, OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
-        declare::ensure_queue(&up, &self.setup, queue).await?;
+        let (name, plan) = if queue.is_each_process() {
+            let (name, plan) = self.setup.topology.of_each_process(queue);
+            declare::ensure_shared(&up, &self.setup).await?;
+            declare::ensure_own(&up, &plan).await?;
+            (name, plan)
+        } else {
+            declare::ensure_queue(&up, &self.setup, queue).await?;
+            (lane.queue_name(queue), self.setup.topology.of_queue(queue))
+        };
         // Deliveries are checked against both clocks at once.
         clock::compare(&self.publishing.reconnector(), &self.setup).await;
-        let session = AmqpSession::open(Arc::clone(&up), &lane.queue_name(queue), prefetch).await?;
-        let session = session.with_proof_of_acks();
-        if lane != Lane::Main || self.setup.mode == TopologyMode::Verify {
+        let session = AmqpSession::open(Arc::clone(&up), &name, prefetch).await?;
+        let mut session = session.with_proof_of_acks();
+        if queue.is_subscription() {
+            session = session.with_topics(short(&self.setup.topology.topics()));
+        }
+        let is_verified = self.setup.mode == TopologyMode::Verify && !queue.is_each_process();
+        if lane != Lane::Main || is_verified {
             return Ok(session);
         }
-        let redeclaring =
-            redeclare::repeatedly(up, self.publishing.reconnector(), Arc::clone(&self.setup), queue.clone());
+        let redeclaring = redeclare::repeatedly(up, self.publishing.reconnector(), Arc::clone(&self.setup), plan);
         Ok(session.with_task(AbortOnDropHandle::new(tokio::spawn(redeclaring))))
     }
 
@@ -185,6 +196,13 @@ impl Amqp {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.setup.closed.is_cancelled()
+    }
+
+    pub(crate) async fn open_event_log(&self, start: Start) -> Result<AmqpSession, OpenError> {
+        let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
+        let topology = &self.setup.topology;
+        let session = AmqpSession::open_stream_at(up, &topology.event_log(), start).await?;
+        Ok(session.with_topics(short(&topology.topics())))
     }
 
     pub(crate) async fn ensure(&self, plan: &Plan) -> Result<(), OpenError> {

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::backoff::Backoff;
-use crate::topology::{Plan, queue::QueueDeclaration};
+use crate::topology::Plan;
 use crate::transport::amqp::{
     Setup, clock,
     connection::LiveConnection,
@@ -26,13 +26,7 @@ const SOON: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// Repeats the declaration of a queue until it is dropped.
-pub(super) async fn repeatedly(
-    up: Arc<LiveConnection>,
-    publishing: Arc<Reconnector>,
-    setup: Arc<Setup>,
-    queue: QueueDeclaration,
-) {
-    let plan = setup.topology.of_queue(&queue);
+pub(super) async fn repeatedly(up: Arc<LiveConnection>, publishing: Arc<Reconnector>, setup: Arc<Setup>, plan: Plan) {
     // The channel is kept, because lapin does not reuse a channel id after the broker has closed the channel.
     let (mut channel, mut pause) = (None, REPEATED_EVERY);
     let mut after_refusals = Backoff::new(REPEATED_EVERY * 4, LONGEST_PAUSE).factor(4.0);

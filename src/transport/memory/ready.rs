@@ -30,6 +30,10 @@ impl Ready {
     pub(super) fn is_empty(&self) -> bool {
         self.0.values().all(VecDeque::is_empty)
     }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.values().map(VecDeque::len).sum()
+    }
 }
 
 pub(super) struct Waiting {

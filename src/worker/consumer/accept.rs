@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::{
     attempt::{
         admission::{self, Incoming},
-        disposition::{Copy, Disposition, Settlement},
+        disposition::{Disposition, Settlement},
         task::{Task, Work},
     },
     message::Message,
@@ -58,13 +58,13 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             );
             return self.settle(session, tag, &received, Settlement::Reject);
         }
-        let route = |name: Option<&str>| index.ok_or_else(|| self.handlers.unknown(name));
+        let route = |_: Option<&str>| index.ok_or_else(|| self.handlers.without_handler(&received));
         let place = (self.lane, self.handlers.queue.is_single_active());
         let work = match admission::decide(&received, place, now, route) {
             Ok(index) => Work::Run(index, permit),
             Err(disposition) => {
-                if disposition.row().copy == Copy::DeadLetter {
-                    metrics.error(disposition.error().0);
+                if let Some((kind, _)) = disposition.failure() {
+                    metrics.error(kind);
                 }
                 Work::Settle(disposition)
             }

@@ -103,6 +103,9 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         let BoundQueue { runtime, queue } = bound;
         let limit = queue.limit();
         let alone = |lane, limit: u16| Self::new(bound, lane, Arc::new(Semaphore::new(limit.into())), None);
+        if queue.declaration().is_each_process() {
+            return vec![alone(Lane::Main, limit)];
+        }
         let suspect = alone(Lane::Suspect, 1);
         let Some(weights) = queue.weights() else { return vec![alone(Lane::Main, limit), suspect] };
         let turns = FairShare::new(limit, &weights);

@@ -1,0 +1,200 @@
+//! The log of events: a stream of all events, in the order of the broker, which tools read and replay.
+//!
+//! The log is the stream `leveret.v1.event-log`. Nothing declares it unless it is asked for ([`declare`]). From then on
+//! it keeps every event for 30 days, which a policy on the stream can change. Events from before are not in it.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::message::raw::RawMessage;
+pub use crate::topology::events::Start;
+use crate::{
+    broker::Broker,
+    message::header,
+    topology::Topology,
+    transport::session::{Delivery, OpenError, Session},
+};
+
+/// Silence after which the log counts as read to its end.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// Declares the log unless it exists. It keeps every later event.
+///
+/// ```
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use leveret::{Broker, event_log::{self, EventLog, Start}};
+///
+/// let broker = Broker::memory();
+/// event_log::declare(&broker).await?;
+/// broker.publisher().emit_raw("order.placed", r#"{"order": "17"}"#).await?;
+/// let mut log = EventLog::open(&broker, Start::First).await?;
+/// let event = log.next().await?;
+/// assert_eq!((event.offset(), event.topic()), (0, "order.placed"));
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+///
+/// Returns the reason why the log cannot be declared. Waits while the broker is unreachable.
+pub async fn declare(broker: &Broker) -> Result<(), String> {
+    let plan = Topology::new(&broker.config().namespace).of_event_log();
+    broker.transport().ensure(&plan).await.map_err(reason)
+}
+
+/// Returns the number of the newest event, or `None` if the log is empty.
+///
+/// # Errors
+///
+/// Returns the reason why the log cannot be read.
+pub async fn newest(broker: &Broker) -> Result<Option<u64>, String> {
+    let mut log = EventLog::open(broker, Start::Last).await?;
+    let mut newest = None;
+    while let Ok(event) = timeout(QUIET, log.next()).await {
+        newest = newest.max(Some(event?.offset()));
+    }
+    Ok(newest)
+}
+
+/// Reads the log from one place on.
+pub struct EventLog {
+    session: Session,
+    from: u64,
+}
+
+/// An event in the log.
+#[derive(Clone, Debug)]
+pub struct LoggedEvent {
+    offset: u64,
+    message: RawMessage,
+}
+
+impl EventLog {
+    /// Starts to read.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason why the log cannot be read: it does not exist, or the user has no right to read it. Waits while
+    /// the broker is unreachable.
+    pub async fn open(broker: &Broker, start: Start) -> Result<Self, String> {
+        let session = broker.transport().open_event_log(start).await.map_err(reason)?;
+        // The broker delivers whole chunks.
+        let from = if let Start::Offset(offset) = start { offset } else { 0 };
+        Ok(Self { session, from })
+    }
+
+    /// Waits indefinitely for the next event.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason why the reader lost the log. A reader that starts at the offset after the last event goes on
+    /// without a gap, as long as the log still has that event.
+    ///
+    /// # Cancel safety
+    ///
+    /// No event is lost.
+    pub async fn next(&mut self) -> Result<LoggedEvent, String> {
+        loop {
+            let Delivery { tag, mut message, .. } = self.session.next().await.map_err(|ended| ended.to_string())?;
+            // Acks of a stream only allow more deliveries.
+            self.session.ack(tag, false);
+            let offset = message.number(header::STREAM_OFFSET).and_then(Result::ok);
+            let Some(offset) = offset.and_then(|offset| u64::try_from(offset).ok()) else { continue };
+            if offset >= self.from {
+                message.remove_header(header::STREAM_OFFSET);
+                return Ok(LoggedEvent { offset, message: message.into() });
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for EventLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventLog").field("from", &self.from).finish_non_exhaustive()
+    }
+}
+
+impl LoggedEvent {
+    /// Returns its number in the log. Numbers grow, and some are missing.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Returns its topic.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        self.message.message().job_name().unwrap_or_default()
+    }
+
+    /// Returns its id, if its publisher gave it one.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        self.message.message().id()
+    }
+
+    /// Returns when it was emitted, in milliseconds since the epoch by its publisher's clock.
+    #[must_use]
+    pub fn emitted_at(&self) -> Option<u64> {
+        self.message.message().enqueued_at()
+    }
+
+    /// Returns whether its topic matches a pattern.
+    ///
+    /// ```
+    /// # fn doc(event: &leveret::event_log::LoggedEvent) -> bool {
+    /// event.matches("order.*")
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn matches(&self, pattern: &str) -> bool {
+        crate::topology::topic::Pattern::new(pattern).matches(self.topic())
+    }
+
+    /// Returns the event as a message, which [`Publisher::replay`](crate::Publisher::replay) publishes to one
+    /// subscription.
+    #[must_use]
+    pub fn message(&self) -> &RawMessage {
+        &self.message
+    }
+}
+
+fn reason(error: OpenError) -> String {
+    match error {
+        OpenError::Fatal(error) => error.to_string(),
+        OpenError::Passing(reason) => reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_log_has_all_events_from_its_declaration_on_in_their_order() {
+        let broker = Broker::memory();
+        let emit = async |topic: &'static str| broker.publisher().emit_raw(topic, "{}").id(topic).await.unwrap();
+        emit("before").await;
+        declare(&broker).await.unwrap();
+        assert_eq!(newest(&broker).await, Ok(None));
+        for topic in ["a.1", "b.1", "a.2"] {
+            emit(topic).await;
+        }
+        assert_eq!(newest(&broker).await, Ok(Some(2)));
+        let read = async |start| {
+            let mut log = EventLog::open(&broker, start).await.unwrap();
+            let mut events = Vec::new();
+            while let Ok(event) = timeout(QUIET, log.next()).await {
+                events.push(event.unwrap());
+            }
+            events.iter().map(|event| (event.offset(), event.topic().to_owned())).collect::<Vec<_>>()
+        };
+        let all = [(0, "a.1".to_owned()), (1, "b.1".to_owned()), (2, "a.2".to_owned())];
+        assert_eq!(read(Start::First).await, all);
+        assert_eq!(read(Start::Offset(1)).await, all[1..]);
+        assert_eq!(read(Start::Next).await, []);
+        let mut log = EventLog::open(&broker, Start::Last).await.unwrap();
+        let last = log.next().await.unwrap();
+        assert!(last.matches("a.*") && !last.matches("b.*") && last.id() == Some("a.2"));
+    }
+}
