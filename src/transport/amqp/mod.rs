@@ -178,7 +178,10 @@ impl Amqp {
     /// Declares a queue for the last status updates of tracked jobs, which lives as long as its session, and opens it.
     pub(crate) async fn open_results(&self) -> Result<AmqpSession, OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
-        declare::ensure_shared(&up, &self.setup).await?;
+        // A publisher has rights to few objects. To verify the others, it would open a channel for each.
+        if self.setup.mode == TopologyMode::Declare {
+            declare::ensure_shared(&up, &self.setup).await?;
+        }
         let queue = results::declare(&up, &self.setup).await?;
         AmqpSession::open(up, &queue, RESULTS_PREFETCH).await
     }
