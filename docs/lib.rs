@@ -20,6 +20,7 @@ pages! {
     dead_letters "dead-letters.md"
     testing "testing.md"
     outbox_inbox "outbox-inbox.md"
+    results "results.md"
     unique "unique.md"
     requests "requests.md"
     batches "batches.md"

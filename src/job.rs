@@ -78,7 +78,7 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
     note = "name the type of its result: `#[job(…, output = Quote)]`"
 )]
 pub trait JobOutput: Job {
-    /// What a handler of the job returns; `()` to wait for the end of the job alone.
+    /// The result of the job's handlers; `()` to wait for the end of the job alone.
     type Output: Serialize + DeserializeOwned + Send + 'static;
 }
 

@@ -19,7 +19,7 @@ const MOST_AT_ONCE: u32 = 2_000;
 /// A job that failed is part of batches of a quarter of the former size.
 const SHRINK: u16 = 4;
 
-/// How many jobs a batch has, and how long it waits for them.
+/// The size of batches, and the time that a batch waits for its jobs.
 ///
 /// ```
 /// use std::time::Duration;
@@ -126,7 +126,7 @@ pub struct BatchJob<J, S> {
     pub(super) failure: Arc<Failure>,
 }
 
-/// What the handler said of one job.
+/// The handler's verdict on one job.
 #[derive(Default)]
 pub(super) struct Failure(Mutex<Option<JobError>>);
 

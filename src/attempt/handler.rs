@@ -130,7 +130,7 @@ where
     })
 }
 
-/// Where the result of a job goes: its last status update, its reply.
+/// The destinations of a job's result: its last status update, its reply.
 pub(crate) struct ResultKeeper {
     pub(crate) tracked: Option<Arc<Tracked>>,
     pub(crate) requested: Option<Arc<Incoming>>,

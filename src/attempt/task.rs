@@ -279,9 +279,27 @@ impl<S: Send + Sync + 'static> Task<S> {
 fn log(disposition: &Disposition, received: &Incoming, queue: &str) {
     let (job, job_id) = (received.message.job_name(), received.id());
     let (attempt, trace_id) = (received.envelope.attempt, received.trace.id());
-    let (kind, error) = disposition.error();
     match disposition.row().line {
         LogLine::None => {}
+        LogLine::MovedToSuspectQueue => {
+            tracing::warn!(
+                job,
+                queue,
+                job_id,
+                "delivered too often without an outcome, moving the job to the suspect queue"
+            );
+        }
+        LogLine::Cancelled => tracing::info!(job, queue, job_id, attempt, trace_id, "job cancelled"),
+        line => log_failure(line, disposition, received, queue),
+    }
+}
+
+fn log_failure(line: LogLine, disposition: &Disposition, received: &Incoming, queue: &str) {
+    let (job, job_id) = (received.message.job_name(), received.id());
+    let (attempt, trace_id) = (received.envelope.attempt, received.trace.id());
+    let (kind, error) = disposition.error();
+    match line {
+        LogLine::None | LogLine::MovedToSuspectQueue | LogLine::Cancelled => {}
         LogLine::AttemptFailed => {
             let delay_ms = disposition.delay().as_millis();
             tracing::warn!(job, queue, job_id, attempt, trace_id, %kind, error, delay_ms, "attempt failed, retrying");
@@ -292,15 +310,6 @@ fn log(disposition: &Disposition, received: &Incoming, queue: &str) {
         LogLine::Dropped => {
             tracing::error!(job, queue, job_id, trace_id, %kind, error, "event dropped: each process has one attempt at it");
         }
-        LogLine::MovedToSuspectQueue => {
-            tracing::warn!(
-                job,
-                queue,
-                job_id,
-                "delivered too often without an outcome, moving the job to the suspect queue"
-            );
-        }
-        LogLine::Cancelled => tracing::info!(job, queue, job_id, attempt, trace_id, "job cancelled"),
     }
 }
 

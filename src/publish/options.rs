@@ -75,7 +75,7 @@ impl JobOptions {
     }
 }
 
-/// Whether a queue has lanes, so that the priority selects one.
+/// The lanes of a queue, one of which the priority selects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Lanes {

@@ -38,6 +38,7 @@
 //! assert!(plan.queues.iter().any(|queue| queue.name == "email.dead"));
 //! ```
 
+mod arguments;
 pub(crate) mod delay;
 pub(crate) mod events;
 pub(crate) mod lane;
@@ -49,6 +50,7 @@ pub(crate) mod topic;
 
 use std::time::Duration;
 
+use self::arguments::{kept_arguments, last_arguments, level_arguments, stream_arguments, text};
 pub use self::plan::{Argument, Binding, Destination, Exchange, ExchangeKind, Plan, QueuePlan};
 pub use self::queue::QueueDeclaration;
 pub(crate) use self::{
@@ -57,7 +59,7 @@ pub(crate) use self::{
 };
 use crate::{
     time::millis,
-    topology::delay::{LEVELS, UNIT, Wait},
+    topology::delay::{LEVELS, Wait},
 };
 
 /// The suffix of a job queue's dead letters.
@@ -360,55 +362,6 @@ fn schedule_key(kind: &str, schedule: &str) -> String {
 /// Returns the exchange before a wait queue after which a message leaves the ladder.
 fn entry_of(level: &str) -> String {
     format!("{level}.in")
-}
-
-fn kept_arguments() -> Vec<(&'static str, Argument)> {
-    vec![
-        ("x-queue-type", text("quorum")),
-        ("x-delivery-limit", Argument::Integer(KEPT_DELIVERY_LIMIT)),
-        ("x-queue-leader-locator", text("balanced")),
-    ]
-}
-
-/// Cancelled ids are kept for ten years, as long as a job may be delayed. The catalogue does not age.
-fn stream_arguments(stream: Stream) -> Vec<(&'static str, Argument)> {
-    let mut arguments = vec![
-        ("x-queue-type", text("stream")),
-        ("x-stream-max-segment-size-bytes", Argument::Integer(SEGMENT_BYTES)),
-        ("x-queue-leader-locator", text("balanced")),
-    ];
-    if stream == Stream::Cancelled {
-        arguments.push(("x-max-age", text("10Y")));
-    }
-    arguments
-}
-
-/// The arguments of a queue that keeps its last messages only. With a dead-letter exchange, RabbitMQ would dead-letter
-/// each message that it drops.
-fn last_arguments(most: u32) -> Vec<(&'static str, Argument)> {
-    vec![
-        ("x-queue-type", text("quorum")),
-        ("x-max-length", Argument::Integer(most.into())),
-        ("x-overflow", text("drop-head")),
-        ("x-delivery-limit", Argument::Integer(JOB_DELIVERY_LIMIT)),
-        ("x-queue-leader-locator", text("balanced")),
-    ]
-}
-
-fn level_arguments(level: u8, below: &str) -> Vec<(&'static str, Argument)> {
-    let ttl = i64::try_from(millis(UNIT) << level).unwrap_or(i64::MAX);
-    vec![
-        ("x-queue-type", text("quorum")),
-        ("x-message-ttl", Argument::Integer(ttl)),
-        ("x-dead-letter-exchange", text(below)),
-        ("x-dead-letter-strategy", text("at-least-once")),
-        ("x-overflow", text("reject-publish")),
-        ("x-queue-leader-locator", text("balanced")),
-    ]
-}
-
-fn text(value: &str) -> Argument {
-    Argument::Text(value.to_owned())
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! The objects of a schedule: its queue, and the stream that all schedules share.
 
 use crate::topology::{
-    Argument, Destination, Plan, QueuePlan, Stream, Topology, kept_arguments, schedule_key, stream_arguments,
+    Argument, Destination, Plan, QueuePlan, Stream, Topology,
+    arguments::{kept_arguments, stream_arguments},
+    schedule_key,
 };
 
 /// Size of the kept history: about fifty thousand tokens.

@@ -177,11 +177,11 @@ mod tests {
             .iter()
             .map(|text| (Pattern::new(text), topics.iter().map(|topic| Pattern::new(text).matches(topic)).collect()))
             .collect();
-        for (one, ours) in &sets {
-            for (other, theirs) in &sets {
-                let shared = ours.iter().zip(theirs).any(|(one, other)| *one && *other);
+        for (one, left) in &sets {
+            for (other, right) in &sets {
+                let shared = left.iter().zip(right).any(|(one, other)| *one && *other);
                 assert_eq!(one.overlaps(other), shared, "{one:?} and {other:?}");
-                let covered = theirs.iter().zip(ours).all(|(other, one)| !other || *one);
+                let covered = right.iter().zip(left).all(|(other, one)| !other || *one);
                 assert!(!one.covers(other) || covered, "{one:?} and {other:?}");
             }
         }

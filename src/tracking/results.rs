@@ -35,7 +35,7 @@ pub(crate) struct Results {
 struct Listener {
     /// The waits by the ids of their jobs; `None` once the subscription has ended.
     waits: Mutex<Option<HashMap<String, Vec<Wait>>>>,
-    /// Whether the subscription is open, or why it cannot be opened; `None` before that is known.
+    /// The outcome of opening the subscription; `None` before that is known.
     opened: watch::Sender<Option<Result<(), String>>>,
 }
 
@@ -179,7 +179,7 @@ impl Drop for EndGuard {
 async fn listen(transport: Transport, guard: EndGuard) {
     let listener = &guard.0;
     let opened = timeout(OPENED_WITHIN, transport.open_results()).await;
-    // The subscription keeps no connection open that the broker handle has given up.
+    // The subscription keeps no connection open that the broker handle has closed.
     drop(transport);
     let opened = opened.map_err(|_| format!("no connection within {OPENED_WITHIN:?}"));
     match opened.and_then(|opened| opened.map_err(|error| error.to_string())) {

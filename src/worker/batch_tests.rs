@@ -36,7 +36,7 @@ async fn other(_: Other, _: Context<Table>) -> JobResult {
     Ok(())
 }
 
-/// What the handler was given, and what it inserted.
+/// The jobs that the handler got, and the rows that it inserted.
 #[derive(Clone, Default)]
 struct Table(Arc<Mutex<Inserted>>);
 

@@ -92,15 +92,17 @@ pub(super) fn routes<S>(
     if routes.is_empty() {
         return Err(Error::NoHandler { queue: queue.name().to_owned() });
     }
-    let patterns = Patterns::new(&patterns).map_err(|(one, other)| {
-        let reason = format!(
-            "subscription {:?} has handlers of {one:?} and {other:?}: some topics match both, and none of the two is more \
-             specific; change one of the patterns",
-            queue.name()
-        );
-        Error::Setting { setting: "Worker::subscribe", reason }
-    })?;
+    let patterns = Patterns::new(&patterns).map_err(|tied| equally_specific(queue, tied))?;
     Ok(Routes { routes, by_name, patterns })
+}
+
+fn equally_specific(queue: &Queue, (one, other): (&str, &str)) -> Error {
+    let reason = format!(
+        "subscription {:?} has handlers of {one:?} and {other:?}: some topics match both, and none of the two is more \
+         specific; change one of the patterns",
+        queue.name()
+    );
+    Error::Setting { setting: "Worker::subscribe", reason }
 }
 
 /// Checks a queue, and that its name is not taken.
@@ -110,8 +112,8 @@ pub(super) fn check(queue: &Queue, names: &mut HashSet<String>) -> Result<(), Er
     if declaration.is_existing() {
         tracing::warn!(
             queue = queue.name(),
-            "adopted with its own arguments: unless they are ours, what the broker gives up itself (delivery limit, \
-             expiry, too large) is not kept in its dead letters, and a classic queue is one copy"
+            "uses an existing queue with its own arguments: unless they are Leveret's, messages that the broker drops \
+             itself (delivery limit, expiry, too large) do not become dead letters, and a classic queue is a single copy"
         );
     }
     for lane in declaration.by_priority() {

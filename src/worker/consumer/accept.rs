@@ -72,7 +72,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         self.start(session, tag, received, work);
     }
 
-    /// Why a message goes to the dead letters as it is, if it cannot even be copied.
+    /// Returns why a message cannot be copied and is dead-lettered unchanged; `None` for every other message.
     pub(super) fn unfit(&self, message: &Message) -> Option<(ErrorKind, String)> {
         if let Some(reason) = message.unreadable() {
             return Some((ErrorKind::Decode, reason.to_owned()));
