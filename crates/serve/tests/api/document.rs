@@ -119,6 +119,7 @@ async fn the_document_has_every_operation_with_its_errors_and_headers() {
             "post /api/dead/replays/{id}/resume",
             "post /api/dead/replays/{id}/stop",
             "post /api/dead/restore",
+            "post /api/events",
             "post /api/tasks",
             "post /api/tasks/batch",
             "post /api/tasks/{id}/retry",

@@ -6,6 +6,7 @@ mod batch;
 mod broker;
 mod cancel;
 mod document;
+mod events;
 mod follow;
 mod idempotency;
 mod impostor;

@@ -1,0 +1,58 @@
+//! Events over HTTP.
+
+use leveret::{Config, Context, JobResult, RawEvent, Subscription, Worker, testing::start};
+use leveret_harness::{eventually, shared_node};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::site::{SOON, Site, options, sqlite};
+
+async fn note(event: RawEvent, ctx: Context<mpsc::UnboundedSender<(String, String)>>) -> JobResult {
+    let json = event.json()?.to_string();
+    ctx.state().send((ctx.job_id().to_owned(), format!("{} {json}", event.topic()))).unwrap();
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_event_is_confirmed_and_reaches_its_subscription_with_its_id() {
+    let vhost = shared_node().await.vhost().await;
+    let config = Config { amqp_url: vec![vhost.url().to_owned()], ..Config::default() };
+    let broker = leveret::Broker::amqp(config).unwrap();
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let worker = Worker::new(sender).subscribe(Subscription::new("audit").pattern("order.#"), note);
+    let worker = start(worker, &broker).await.unwrap();
+    let (_folder, store) = sqlite();
+    let site = Site::start(&broker, &store, options()).await;
+
+    let event = json!({ "topic": "order.placed", "payload": { "order": "17" }, "id": "e-1" });
+    let emitted = async || site.post("/api/events", &event).await;
+    // A quorum queue that is still electing its leader makes an emit uncertain.
+    eventually("the event is accepted", SOON, async || emitted().await.0 == 202).await;
+    let (id, event) = seen.recv().await.unwrap();
+    assert_eq!((id.as_str(), event.as_str()), ("e-1", r#"order.placed {"order":"17"}"#));
+
+    let (status, answer) = site.post("/api/events", &json!({ "topic": "nobody.listens", "payload": null })).await;
+    assert_eq!(status, 202, "{answer}");
+    uuid::Uuid::parse_str(answer["event_id"].as_str().unwrap()).unwrap();
+    worker.stop().await.unwrap();
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_that_is_not_valid_is_refused_with_the_rule() {
+    let site = Site::with_options(options()).await;
+    for (event, pointer, part) in [
+        (json!({ "topic": "order.*", "payload": {} }), "/topic", "single dots"),
+        (json!({ "topic": "leveret.order", "payload": {} }), "/topic", "not start with leveret."),
+        (json!({ "topic": "order.placed", "payload": {}, "id": "" }), "/id", "1 to 128 bytes"),
+    ] {
+        let (status, problem) = site.post("/api/events", &event).await;
+        let error = &problem["errors"][0];
+        assert_eq!((status.as_u16(), &error["pointer"]), (422, &json!(pointer)), "{problem}");
+        assert!(error["detail"].as_str().unwrap().contains(part), "{problem}");
+    }
+    for event in [json!({ "topic": "order.placed" }), json!({ "topic": "a", "payload": 1, "delay": "1s" }), json!([])] {
+        let (status, problem) = site.post("/api/events", &event).await;
+        assert_eq!(status.as_u16(), 422, "{problem}");
+    }
+}
