@@ -28,16 +28,18 @@
 //!
 //! # Layout
 //!
-//! * `enqueue`: writes a job in a transaction. `operate`: what an operator sees and does.
+//! * `enqueue`: writes a job in a transaction. `emit`: the same for events. `operate`: what an operator sees and does.
 //! * `relay`: publishes what was committed. `claim`: its statements. `relay/publish`: publishes one batch. `metrics`.
 
 mod claim;
+mod emit;
 mod enqueue;
 mod metrics;
 mod operate;
 mod relay;
 
 pub use self::{
+    emit::OutboxEvent,
     enqueue::Outbox,
     operate::{OutboxStatus, SetAsideJob, SetAsideSelection},
     relay::{Relay, Waker},

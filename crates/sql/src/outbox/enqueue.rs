@@ -168,7 +168,11 @@ fn first(mut ids: Vec<JobId>) -> Result<JobId> {
 
 async fn enqueue_rows(on: &mut impl Connection, jobs: Vec<(Option<String>, NewJob)>) -> Result<Vec<JobId>> {
     let now = SystemTime::now();
-    let rows = jobs.into_iter().map(|(order_key, job)| row(order_key, job, now)).collect::<Result<Vec<_>>>()?;
+    insert(on, jobs.into_iter().map(|(order_key, job)| row(order_key, job, now)).collect::<Result<Vec<_>>>()?).await
+}
+
+/// Writes rows, and returns their ids in order.
+pub(super) async fn insert(on: &mut impl Connection, rows: Vec<Row>) -> Result<Vec<JobId>> {
     let keys: Vec<_> = rows.iter().filter_map(|row| row.order_key.as_deref()).collect();
     if on.connection().dialect() == Dialect::Postgres && !keys.is_empty() {
         lock(on.connection(), &keys).await?;
@@ -190,11 +194,11 @@ async fn lock(on: ConnectionMut<'_>, keys: &[&str]) -> Result<()> {
     on.execute(Sql::new(text).arg(text_list(keys.iter().copied()))).await.map(drop)
 }
 
-struct Row {
-    job: StoredJob,
-    options: String,
-    order_key: Option<String>,
-    enqueued_at: u64,
+pub(super) struct Row {
+    pub(super) job: StoredJob,
+    pub(super) options: String,
+    pub(super) order_key: Option<String>,
+    pub(super) enqueued_at: u64,
 }
 
 /// Refuses here what a publish would refuse later, when the caller no longer waits.

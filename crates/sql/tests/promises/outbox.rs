@@ -2,6 +2,7 @@
 
 mod crash;
 mod enqueue;
+mod events;
 mod halted;
 mod order;
 mod relay;

@@ -10,7 +10,10 @@ use leveret::{JobOptions, PublishError, StoredJob};
 use tokio::time::Instant;
 
 use super::settings::RelaySettings;
-use crate::outbox::claim::{ClaimedJob, PublishFailure};
+use crate::outbox::{
+    claim::{ClaimedJob, PublishFailure},
+    emit::{EVENT, emit},
+};
 
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
 /// The bytes of a reason that are stored.
@@ -101,15 +104,29 @@ async fn publish_group(settings: &RelaySettings, until: Instant, group: Vec<Clai
     outcomes
 }
 
-async fn publish_row(settings: &RelaySettings, row: ClaimedJob) -> RowOutcome {
+/// Emits an event, or publishes a job.
+async fn publish_row(settings: &RelaySettings, mut row: ClaimedJob) -> RowOutcome {
+    if row.job != EVENT {
+        return publish_job(settings, row).await;
+    }
+    let Some(payload) = row.payload.take() else { return too_large(settings, row.size) };
+    let times = (row.options.as_str(), row.enqueued_at);
+    match emit(&settings.publisher, (row.id, row.queue, payload), times) {
+        Err(reason) => RowOutcome::Failed(aside(&reason)),
+        Ok(emit) => match emit.await {
+            Ok(_) => RowOutcome::Published,
+            Err(error) => failed(settings, row.tries, &error),
+        },
+    }
+}
+
+async fn publish_job(settings: &RelaySettings, row: ClaimedJob) -> RowOutcome {
     let options: JobOptions = match serde_json::from_str(&row.options) {
         Ok(options) => options,
         Err(error) => return RowOutcome::Failed(aside(&format!("the options of the job do not decode: {error}"))),
     };
     let Some(payload) = row.payload else {
-        let (size, limit) = (row.size, settings.payload_limit);
-        let reason = format!("the payload of the job is {size} bytes, more than the limit of {limit}");
-        return RowOutcome::Failed(aside(&reason));
+        return too_large(settings, row.size);
     };
     let enqueued_at = SystemTime::UNIX_EPOCH + Duration::from_millis(row.enqueued_at);
     let (name, queue) = (row.job.into(), row.queue.into());
@@ -128,6 +145,12 @@ async fn publish_row(settings: &RelaySettings, row: ClaimedJob) -> RowOutcome {
         }
         Err(error) => failed(settings, row.tries, &error),
     }
+}
+
+fn too_large(settings: &RelaySettings, size: u64) -> RowOutcome {
+    let limit = settings.payload_limit;
+    let reason = format!("the payload of the job is {size} bytes, more than the limit of {limit}");
+    RowOutcome::Failed(aside(&reason))
 }
 
 fn failed(settings: &RelaySettings, tries: u32, error: &PublishError) -> RowOutcome {

@@ -1,0 +1,91 @@
+//! Events through the outbox.
+
+use leveret_harness::{
+    Database,
+    lapin::{options::QueueBindOptions, types::FieldTable},
+    unique,
+};
+use leveret_sql::{Error, Outbox, OutboxEvent};
+
+use super::stage::{Pool, Stage, run};
+
+leveret_harness::on_both_databases! {
+    an_event_is_emitted_if_and_only_if_its_transaction_commits,
+    an_event_that_could_never_be_emitted_is_refused_in_the_transaction,
+}
+
+/// Makes the queue of the stage a subscription.
+async fn subscribe(stage: &Stage, topic: &str) {
+    let bind = QueueBindOptions::default();
+    let (queue, topics) = (stage.queue.as_str().into(), "leveret.v1.topics".into());
+    stage.raw.channel().queue_bind(queue, topics, topic.into(), bind, FieldTable::default()).await.unwrap();
+}
+
+async fn emit(pool: &Pool, event: OutboxEvent, commits: bool) -> leveret_sql::Result<leveret::JobId> {
+    match pool {
+        Pool::Postgres(pool) => {
+            let mut tx = pool.begin().await.unwrap();
+            let id = Outbox::emit(&mut tx, event).await;
+            if commits {
+                tx.commit().await.unwrap()
+            } else {
+                tx.rollback().await.unwrap()
+            }
+            id
+        }
+        Pool::Sqlite(pool) => {
+            let mut tx = pool.begin().await.unwrap();
+            let id = Outbox::emit(&mut tx, event).await;
+            if commits {
+                tx.commit().await.unwrap()
+            } else {
+                tx.rollback().await.unwrap()
+            }
+            id
+        }
+    }
+}
+
+async fn an_event_is_emitted_if_and_only_if_its_transaction_commits(database: Database) {
+    let stage = Stage::new(database).await;
+    let topic = format!("{}.Placed", unique("outbox").replace('.', "-"));
+    subscribe(&stage, &topic).await;
+    let event = |payload: &str| OutboxEvent::raw(topic.as_str(), payload).order_key("k").header("tenant", "acme");
+    emit(&stage.pool, event("0"), false).await.unwrap();
+    let first = emit(&stage.pool, event("1").label("the first"), true).await.unwrap();
+    let second = emit(&stage.pool, event("2").id("second").track(), true).await.unwrap();
+    // Nobody subscribes to it, which is no error.
+    emit(&stage.pool, OutboxEvent::raw(unique("none").replace('.', "-"), "3"), true).await.unwrap();
+    let relay = run(stage.relay());
+    for (id, payload) in [(first, "1"), (second, "2")] {
+        let taken = stage.next().await;
+        let properties = &taken.properties;
+        assert_eq!(properties.message_id().as_ref().unwrap().as_str(), id.as_str());
+        assert_eq!(properties.kind().as_ref().unwrap().as_str(), topic);
+        assert_eq!(taken.data, payload.as_bytes());
+        assert!(properties.headers().as_ref().unwrap().inner().contains_key("tenant"));
+    }
+    stage.drained().await;
+    relay.stop().await.unwrap();
+    let status = stage.outbox.status().await.unwrap();
+    assert_eq!((status.set_aside, stage.depth().await), (0, 0));
+}
+
+async fn an_event_that_could_never_be_emitted_is_refused_in_the_transaction(database: Database) {
+    let stage = Stage::new(database).await;
+    let event = || OutboxEvent::raw("order.placed", "{}");
+    for (event, what) in [
+        (OutboxEvent::raw("order.*", "{}"), "topic"),
+        (OutboxEvent::raw("leveret.order", "{}"), "topic"),
+        (event().id("i".repeat(129)), "event id"),
+        (event().id("a\0b"), "event id"),
+        (event().order_key(""), "order key"),
+        (event().label("l".repeat(1025)), "label"),
+        (event().correlation_id("c".repeat(256)), "correlation id"),
+        (event().header("leveret-attempt", 1), "header"),
+    ] {
+        let error = emit(&stage.pool, event, true).await.unwrap_err();
+        assert!(matches!(&error, Error::InvalidJob(leveret::PublishError::Invalid { what: of, .. }) if *of == what), "{error}");
+    }
+    assert_eq!(stage.pending().await, 0);
+}
