@@ -16,6 +16,8 @@ use crate::{
     transport::session::{Delivery, OpenError, Session},
 };
 
+/// Longest wait for the first event of a log that is not empty.
+const FIRST: Duration = Duration::from_secs(5);
 /// Silence after which the log counts as read to its end.
 const QUIET: Duration = Duration::from_millis(300);
 
@@ -42,7 +44,7 @@ pub async fn declare(broker: &Broker) -> Result<(), String> {
     broker.transport().ensure(&plan).await.map_err(reason)
 }
 
-/// Returns the number of the newest event, or `None` if the log is empty.
+/// Returns the number of the newest event, or `None` if the log is empty, which takes 5 s to find out.
 ///
 /// # Errors
 ///
@@ -50,8 +52,10 @@ pub async fn declare(broker: &Broker) -> Result<(), String> {
 pub async fn newest(broker: &Broker) -> Result<Option<u64>, String> {
     let mut log = EventLog::open(broker, Start::Last).await?;
     let mut newest = None;
-    while let Ok(event) = timeout(QUIET, log.next()).await {
+    let mut patience = FIRST;
+    while let Ok(event) = timeout(patience, log.next()).await {
         newest = newest.max(Some(event?.offset()));
+        patience = QUIET;
     }
     Ok(newest)
 }

@@ -4,6 +4,7 @@ mod audit;
 mod completions;
 mod dead;
 mod doctor;
+mod events;
 mod healthcheck;
 mod inbox;
 mod jobs;
@@ -30,6 +31,7 @@ pub(crate) enum Command {
     Jobs(Box<jobs::Arguments>),
     Dead(Box<dead::Arguments>),
     Schedule(Box<schedule::Arguments>),
+    Events(Box<events::Arguments>),
     Audit(Box<audit::Arguments>),
     Serve(Box<serve::Arguments>),
     Outbox(Box<outbox::Arguments>),
@@ -50,6 +52,7 @@ impl Command {
             Self::Jobs(arguments) => jobs::run(*arguments).await,
             Self::Dead(arguments) => dead::run(*arguments).await,
             Self::Schedule(arguments) => schedule::run(*arguments).await,
+            Self::Events(arguments) => events::run(*arguments).await,
             Self::Audit(arguments) => audit::run(*arguments).await,
             Self::Serve(arguments) => serve::run(*arguments).await,
             Self::Outbox(arguments) => outbox::run(*arguments).await,
@@ -67,7 +70,7 @@ impl Command {
         match self {
             Self::Serve(arguments) => Some(arguments.telemetry.clone()),
             Self::Outbox(arguments) => arguments.telemetry(),
-            Self::Publish(_) | Self::Dead(_) | Self::Schedule(_) => {
+            Self::Publish(_) | Self::Dead(_) | Self::Schedule(_) | Self::Events(_) => {
                 Some(Telemetry { log: "off".to_owned(), ..Telemetry::default() })
             }
             _ => None,

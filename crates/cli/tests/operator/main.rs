@@ -3,6 +3,7 @@
 
 mod dead;
 mod direct;
+mod events;
 mod jobs;
 mod kills;
 mod options;

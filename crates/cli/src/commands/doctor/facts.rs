@@ -81,6 +81,13 @@ impl JobQueue {
         format!("{}{SUSPECT}", self.name)
     }
 
+    /// The topics and patterns, if it is a subscription.
+    pub(super) fn topics(&self, topology: &Topology) -> Vec<&str> {
+        let exchange = topology.topics();
+        let bound = self.plan.bindings.iter().filter(|binding| binding.source == exchange);
+        bound.map(|binding| binding.key.as_str()).collect()
+    }
+
     pub(super) fn dead(&self) -> String {
         format!("{}{DEAD}", self.name)
     }
@@ -172,16 +179,35 @@ pub(super) fn bound_queues(listing: &Listing, topology: &Topology) -> Vec<JobQue
             Destination::Queue(_) | Destination::Exchange(_) => None,
         })
         .collect();
-    names.into_iter().map(|name| JobQueue::new(name, topology, |queue| as_listed(listing, name, queue))).collect()
+    names
+        .into_iter()
+        .map(|name| JobQueue::new(name, topology, |queue| as_listed(listing, topology, name, queue)))
+        .collect()
 }
 
-/// The queue as listed: single active or not, with lanes or not.
-pub(super) fn as_listed(listing: &Listing, name: &str, queue: QueueDeclaration) -> QueueDeclaration {
+/// The queue as listed: single active or not, with lanes or not, a subscription or not.
+pub(super) fn as_listed(
+    listing: &Listing,
+    topology: &Topology,
+    name: &str,
+    queue: QueueDeclaration,
+) -> QueueDeclaration {
+    let topics = topology.topics();
     let argument = listing.queues.get(name).and_then(|queue| queue.arguments.get("x-single-active-consumer"));
     let queue = if argument == Some(&Value::Bool(true)) { queue.single_active() } else { queue };
     let has_lanes = [HIGH, LOW].iter().any(|suffix| is_lane(listing, &format!("{name}{suffix}")));
     // The broker does not know the weights of lanes: the worker has them.
-    if has_lanes { queue.lanes() } else { queue }
+    let queue = if has_lanes { queue.lanes() } else { queue };
+    let of_queue = |destination: &Destination| matches!(destination, Destination::Queue(bound) if bound == name);
+    let bound = listing.bindings.iter().filter(|(source, _, destination)| *source == topics && of_queue(destination));
+    let keys: BTreeSet<_> = bound.map(|(_, key, _)| key).collect();
+    let is_subscription = !keys.is_empty();
+    let queue = keys.into_iter().fold(queue, QueueDeclaration::topic);
+    let most = listing.queues.get(name).and_then(|queue| queue.arguments.get("x-max-length")?.as_u64());
+    match most.and_then(|most| u32::try_from(most).ok()) {
+        Some(most) if is_subscription => queue.keep_last(most),
+        _ => queue,
+    }
 }
 
 /// True if the queue is a lane: it shares the dead letters of the queue that its name begins with.

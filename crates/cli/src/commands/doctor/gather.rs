@@ -169,7 +169,7 @@ fn planned(arguments: &Arguments, probe: &Probe, dead_ends: Vec<String>, view: V
 
 fn named_queues(arguments: &Arguments, topology: &Topology, listing: Option<&Listing>) -> Vec<JobQueue> {
     let as_listed = |name: &str, queue| match listing {
-        Some(listing) => as_listed(listing, name, queue),
+        Some(listing) => as_listed(listing, topology, name, queue),
         None => queue,
     };
     let plain = arguments.queues.iter().map(|name| JobQueue::new(name, topology, |queue| as_listed(name, queue)));

@@ -47,7 +47,7 @@ const LOGIN: &str = "leveret-rabbitmq";
 pub(super) fn written(scope: &ExportScope, scaling: &Scaling) -> anyhow::Result<String> {
     let host = json!({ "parameter": "host", "name": SECRET, "key": "host" });
     let mut resources = vec![resource("TriggerAuthentication", LOGIN, &json!({ "secretTargetRef": [host] }))];
-    resources.extend(scope.queues.iter().map(|(queue, traits)| scaled(queue, *traits, &scope.vhost, scaling)));
+    resources.extend(scope.queues.iter().map(|(queue, traits)| scaled(queue, traits, &scope.vhost, scaling)));
     list("keda", &resources)
 }
 
@@ -55,7 +55,7 @@ fn resource(kind: &str, name: &str, spec: &Value) -> Value {
     json!({ "apiVersion": "keda.sh/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec })
 }
 
-fn scaled(queue: &str, traits: Traits, vhost: &str, scaling: &Scaling) -> Value {
+fn scaled(queue: &str, traits: &Traits, vhost: &str, scaling: &Scaling) -> Value {
     let name = format!("{}-worker", resource_name(queue));
     let lanes: &[&str] = if traits.lanes { &["", HIGH, LOW] } else { &[""] };
     let mut triggers: Vec<_> =

@@ -7,6 +7,7 @@ use clap::Args;
 use leveret::{
     Broker, Config,
     catalogue::CatalogueEntry,
+    names,
     probe::{Probe, Refusal},
     schedule::tokens,
     topology::{Plan, QueueDeclaration, Topology},
@@ -34,6 +35,10 @@ pub(super) struct QueueArguments {
     #[arg(long, value_name = "NAME")]
     existing: Vec<String>,
 
+    /// Subscription with a topic or pattern, as `NAME=PATTERN`; repeat it for more topics
+    #[arg(long = "subscription", value_name = "NAME=PATTERN", value_parser = subscription)]
+    subscriptions: Vec<(String, String)>,
+
     /// Schedule
     #[arg(long = "schedule", value_name = "NAME")]
     schedules: Vec<String>,
@@ -44,11 +49,14 @@ pub(super) struct QueueArguments {
 }
 
 /// The properties of a job queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Traits {
     pub(super) lanes: bool,
     pub(super) single_active: bool,
     pub(super) existing: bool,
+    /// The topics and patterns of a subscription.
+    pub(super) topics: BTreeSet<String>,
+    pub(super) keep_last: Option<u32>,
 }
 
 /// The topology to export.
@@ -78,7 +86,7 @@ impl ExportScope {
     }
 
     fn add(&mut self, named: QueueArguments) {
-        let QueueArguments { plain, lanes, single_active, existing, schedules, status: _ } = named;
+        let QueueArguments { plain, lanes, single_active, existing, subscriptions, schedules, status: _ } = named;
         let mut note = |names: Vec<String>, set: fn(&mut Traits)| {
             names.into_iter().for_each(|name| set(self.queues.entry(name).or_default()));
         };
@@ -86,13 +94,22 @@ impl ExportScope {
         note(lanes, |traits| traits.lanes = true);
         note(single_active, |traits| traits.single_active = true);
         note(existing, |traits| traits.existing = true);
+        for (name, topic) in subscriptions {
+            self.queues.entry(name).or_default().topics.insert(topic);
+        }
         self.schedules.extend(schedules);
     }
 
     async fn ask(&mut self, config: &Config) -> Result<(), Failure> {
         let mut probe = reach(config).await?;
         let broker = Broker::amqp(config.clone()).map_err(|error| Failure::Usage(error.into()))?;
-        self.queues.extend(announced(&broker).await?.iter().map(|entry| of_entry(entry)));
+        for entry in announced(&broker).await? {
+            let (name, traits) = of_entry(&entry);
+            let known = self.queues.entry(name).or_default();
+            let topics = std::mem::take(&mut known.topics);
+            *known = traits;
+            known.topics.extend(topics);
+        }
         let topology = Topology::new(&self.namespace);
         if is_there(&mut probe, &topology.schedules()).await? {
             let tokens = tokens(&broker).await.map_err(|error| Failure::Other(error.into()))?;
@@ -125,16 +142,27 @@ impl ExportScope {
 }
 
 impl Traits {
-    fn queue(self, name: &str) -> QueueDeclaration {
+    fn queue(&self, name: &str) -> QueueDeclaration {
         let queue = if self.existing { QueueDeclaration::existing(name) } else { QueueDeclaration::new(name) };
         let queue = if self.single_active { queue.single_active() } else { queue };
-        if self.lanes { queue.lanes() } else { queue }
+        let queue = if self.lanes { queue.lanes() } else { queue };
+        let queue = self.topics.iter().fold(queue, QueueDeclaration::topic);
+        self.keep_last.into_iter().fold(queue, QueueDeclaration::keep_last)
     }
 }
 
 fn of_entry(entry: &CatalogueEntry) -> (String, Traits) {
-    let CatalogueEntry { queue, lanes, single_active, existing, .. } = entry;
-    (queue.clone(), Traits { lanes: *lanes, single_active: *single_active, existing: *existing })
+    let CatalogueEntry { job, queue, lanes, single_active, existing, event, keep_last, .. } = entry;
+    let topics = if *event { BTreeSet::from([job.clone()]) } else { BTreeSet::new() };
+    let (lanes, single_active, existing) = (*lanes, *single_active, *existing);
+    (queue.clone(), Traits { lanes, single_active, existing, topics, keep_last: *keep_last })
+}
+
+fn subscription(text: &str) -> Result<(String, String), String> {
+    let (name, topic) = text.rsplit_once('=').ok_or("it must have the form NAME=PATTERN, such as warehouse=order.*")?;
+    names::subscription(name).map_err(|rule| format!("subscription {name:?}: {rule}"))?;
+    names::pattern(topic).map_err(|rule| format!("pattern {topic:?}: {rule}"))?;
+    Ok((name.to_owned(), topic.to_owned()))
 }
 
 async fn is_there(probe: &mut Probe, queue: &str) -> Result<bool, Failure> {

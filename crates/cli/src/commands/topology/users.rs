@@ -47,7 +47,7 @@ pub(super) fn users(scope: &ExportScope) -> Vec<User> {
 }
 
 fn lanes(scope: &ExportScope) -> &'static str {
-    let any = scope.queues.values().any(|&Traits { lanes, .. }| lanes);
+    let any = scope.queues.values().any(|Traits { lanes, .. }| *lanes);
     if any { r"\.high|\.low|" } else { "" }
 }
 
@@ -77,7 +77,7 @@ mod tests {
     fn of(queues: &[(&str, Traits)], schedules: &[&str]) -> Vec<User> {
         users(&ExportScope {
             namespace: "leveret.v1".to_owned(),
-            queues: queues.iter().map(|(name, traits)| ((*name).to_owned(), *traits)).collect(),
+            queues: queues.iter().map(|(name, traits)| ((*name).to_owned(), traits.clone())).collect(),
             schedules: schedules.iter().map(|&name| name.to_owned()).collect(),
             ..ExportScope::default()
         })

@@ -74,7 +74,10 @@ fn foreign(facts: &Facts, listing: &Listing) -> Vec<Finding> {
         .chain([&status])
         .flat_map(|plan| plan.bindings.iter().map(route))
         .collect();
-    let planned: HashSet<_> = facts.shared.exchanges.iter().map(|exchange| exchange.name.as_str()).collect();
+    // Any service may bind a queue to the exchange of events.
+    let topics = topology.topics();
+    let planned = facts.shared.exchanges.iter().map(|exchange| exchange.name.as_str());
+    let planned: HashSet<_> = planned.filter(|name| *name != topics).collect();
     let is_of_publisher = |to: &Destination| matches!(to, Destination::Queue(name) if topology.is_results_queue(name));
     let is_foreign =
         |route: &&Route| planned.contains(route.0.as_str()) && !known.contains(*route) && !is_of_publisher(&route.2);
@@ -151,6 +154,7 @@ mod tests {
             bindings.insert(bound("leveret.v1.due", "#.reports", "reports"));
             bindings.insert(bound("amq.topic", "#", "audit"));
             bindings.insert(bound("leveret.v1.events", "job.dead.#", "leveret.v1.results.0190a5c6"));
+            bindings.insert(bound("leveret.v1.topics", "order.*", "a-client-of-its-own"));
             let topology = Topology::new("leveret.v1");
             bindings.extend(topology.of_status().bindings.iter().map(route));
             bindings.extend(topology.of_schedule("other").bindings.iter().map(route));

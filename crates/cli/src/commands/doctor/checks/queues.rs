@@ -37,6 +37,15 @@ fn consumers(facts: &Facts, queue: &JobQueue) -> Vec<Finding> {
         .into_iter()
         .chain(queue.lanes().map(|lane| (lane, facts.seen(lane))))
         .filter_map(|(name, seen)| seen.map(|seen| consumed(name, seen)))
+        .map(|finding| match queue.topics(&facts.topology()).as_slice() {
+            topics if topics.is_empty() || finding.level == Level::Ok => finding,
+            topics => finding.remedy(format!(
+                "start a worker with this subscription to {}. If its service is gone, the queue grows until it is deleted: \
+                 leveret events unsubscribe {}",
+                some_of(topics.iter().copied()),
+                queue.name
+            )),
+        })
         .collect()
 }
 
