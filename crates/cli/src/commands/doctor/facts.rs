@@ -265,6 +265,26 @@ impl Facts {
 }
 
 #[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_queue_that_is_bound_to_topics_is_a_subscription_with_the_limit_that_it_has() {
+        let mut facts = healthy::facts();
+        let topology = facts.topology();
+        let planned = JobQueue::new("prices", &topology, |queue| queue.topic("price.*").keep_last(7));
+        let listing = healthy::listing(&mut facts);
+        listing.bindings.extend(planned.plan.bindings.iter().map(route));
+        let limit = ("x-max-length".to_owned(), json!(7));
+        listing.queues.insert("prices".to_owned(), management::Queue { arguments: [limit].into(), ..<_>::default() });
+        let found = bound_queues(listing, &topology);
+        let found = found.iter().find(|queue| queue.name == "prices").unwrap();
+        assert_eq!((found.topics(&topology), &found.plan), (vec!["price.*"], &planned.plan));
+    }
+}
+
+#[cfg(test)]
 pub(super) mod healthy {
     //! Facts without anything wrong in them, for tests to spoil.
 

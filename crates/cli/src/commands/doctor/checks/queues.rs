@@ -248,6 +248,20 @@ mod tests {
     }
 
     #[test]
+    fn a_subscription_whose_service_is_gone_is_named_with_its_topics_and_the_way_out() {
+        for (ready, wanted) in [(0, Level::Warning), (7, Level::Problem)] {
+            let (level, said) = finding(check, |facts| {
+                let topology = facts.topology();
+                facts.job_queues.push(JobQueue::new("warehouse", &topology, |queue| queue.topic("order.*")));
+                see(facts, "warehouse", ready, 0);
+            });
+            assert_eq!(level, wanted);
+            let waiting = format!("jobs waiting: {ready}");
+            assert_says(&said, &["queue warehouse", &waiting, "order.*", "leveret events unsubscribe warehouse"]);
+        }
+    }
+
+    #[test]
     fn dead_letters_are_counted_by_kind_and_a_sample_is_called_one() {
         let kinds = || BTreeMap::from([("timeout".to_owned(), 1), ("permanent".to_owned(), 2)]);
         for (total, read, kinds, wanted) in [
