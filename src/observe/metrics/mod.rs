@@ -153,7 +153,7 @@ impl Metrics {
             connected: plain_gauge(
                 r,
                 "broker_connected",
-                "Open connections: one consumes, one publishes and opens at the first publish",
+                "Open connections: one consumes, one publishes, one sends direct replies; the last two open when first needed",
             )?,
             blocked: plain_gauge(r, "broker_blocked", "Connections on which the broker blocks publishes")?,
             #[cfg(feature = "cron")]

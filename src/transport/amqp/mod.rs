@@ -1,4 +1,5 @@
-//! RabbitMQ through lapin: two connections, one that consumes and one that publishes.
+//! RabbitMQ through lapin: two connections, one that consumes and one that publishes. Replies to RabbitMQ's direct reply-to
+//! have a third.
 //!
 //! They are separate because a broker in alarm stops reading a connection that publishes, acks included. lapin's own
 //! recovery stays off: version 4.12 duplicates replayed bindings with each reconnect and can hang indefinitely. A lost
@@ -61,6 +62,9 @@ pub(crate) struct Amqp {
     setup: Arc<Setup>,
     consuming: Reconnector,
     publishing: PublishTask,
+    /// RabbitMQ ends a connection that publishes to a forged direct reply-to. So these publishes have their own, which is
+    /// opened with the first of them.
+    replying: PublishTask,
 }
 
 /// The facts that both connections share.
@@ -117,11 +121,15 @@ impl Amqp {
         });
         let consuming = Reconnector::new("consume", Arc::clone(&setup));
         let publishing = PublishTask::new(Reconnector::new("publish", Arc::clone(&setup)), Arc::clone(&setup));
-        Ok(Self { setup, consuming, publishing })
+        let replying = PublishTask::new(Reconnector::new("reply", Arc::clone(&setup)), Arc::clone(&setup));
+        Ok(Self { setup, consuming, publishing, replying })
     }
 
     pub(crate) async fn send(&self, target: &Target, message: Box<Message>, fail_fast: bool) -> Result<(), SendError> {
-        self.publishing.send(target, message, fail_fast).await
+        match target {
+            Target::DirectReply(_) => Box::pin(self.replying.send(target, message, fail_fast)).await,
+            _ => self.publishing.send(target, message, fail_fast).await,
+        }
     }
 
     pub(crate) async fn open(
@@ -222,9 +230,11 @@ impl Amqp {
 
     pub(crate) async fn close(&self) {
         self.publishing.finish().await;
+        self.replying.finish().await;
         self.setup.closed.cancel();
         self.consuming.closed().await;
         self.publishing.closed().await;
+        self.replying.closed().await;
     }
 }
 

@@ -16,7 +16,7 @@ async fn note(event: RawEvent, ctx: Context<mpsc::UnboundedSender<(String, Strin
 #[tokio::test]
 async fn an_event_is_confirmed_and_reaches_its_subscription_with_its_id() {
     let vhost = shared_node().await.vhost().await;
-    let config = Config { amqp_url: vec![vhost.url().to_owned()], ..Config::default() };
+    let config = Config { amqp_url: vec![vhost.url()], ..Config::default() };
     let broker = leveret::Broker::amqp(config).unwrap();
     let (sender, mut seen) = mpsc::unbounded_channel();
     let worker = Worker::new(sender).subscribe(Subscription::new("audit").pattern("order.#"), note);

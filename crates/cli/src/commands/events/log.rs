@@ -15,10 +15,11 @@ use leveret::{
     names,
     topology::Topology,
 };
+use leveret_store::time::to_rfc3339;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::super::shared::{bar, broker, moment, reach, rfc3339};
+use super::super::shared::{bar, broker, moment, reach};
 use super::existing;
 use crate::output::{Exit, Failure, Format, notice, print, print_json};
 
@@ -140,7 +141,7 @@ pub(super) async fn tail(config: &Config, from: Place, shown: &Shown) -> Result<
 }
 
 fn show(event: &LoggedEvent, shown: &Shown) -> Result<(), Failure> {
-    let at = event.emitted_at().map(rfc3339).unwrap_or_default();
+    let at = event.emitted_at().map(to_rfc3339).unwrap_or_default();
     let payload = || String::from_utf8_lossy(event.message().payload()).into_owned();
     match shown.output {
         Format::Json => {

@@ -27,9 +27,9 @@ async fn emit(pool: &Pool, event: OutboxEvent, commits: bool) -> leveret_sql::Re
             let mut tx = pool.begin().await.unwrap();
             let id = Outbox::emit(&mut tx, event).await;
             if commits {
-                tx.commit().await.unwrap()
+                tx.commit().await.unwrap();
             } else {
-                tx.rollback().await.unwrap()
+                tx.rollback().await.unwrap();
             }
             id
         }
@@ -37,9 +37,9 @@ async fn emit(pool: &Pool, event: OutboxEvent, commits: bool) -> leveret_sql::Re
             let mut tx = pool.begin().await.unwrap();
             let id = Outbox::emit(&mut tx, event).await;
             if commits {
-                tx.commit().await.unwrap()
+                tx.commit().await.unwrap();
             } else {
-                tx.rollback().await.unwrap()
+                tx.rollback().await.unwrap();
             }
             id
         }
@@ -85,7 +85,10 @@ async fn an_event_that_could_never_be_emitted_is_refused_in_the_transaction(data
         (event().header("leveret-attempt", 1), "header"),
     ] {
         let error = emit(&stage.pool, event, true).await.unwrap_err();
-        assert!(matches!(&error, Error::InvalidJob(leveret::PublishError::Invalid { what: of, .. }) if *of == what), "{error}");
+        assert!(
+            matches!(&error, Error::InvalidJob(leveret::PublishError::Invalid { what: of, .. }) if *of == what),
+            "{error}"
+        );
     }
     assert_eq!(stage.pending().await, 0);
 }
