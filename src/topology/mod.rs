@@ -51,10 +51,12 @@ pub(crate) mod topic;
 use std::time::Duration;
 
 use self::arguments::{kept_arguments, last_arguments, level_arguments, stream_arguments, text};
+#[cfg(feature = "worker")]
+pub(crate) use self::events::EACH_PROCESS;
 pub use self::plan::{Argument, Binding, Destination, Exchange, ExchangeKind, Plan, QueuePlan};
 pub use self::queue::QueueDeclaration;
 pub(crate) use self::{
-    events::{EACH_PROCESS, EACH_PROCESS_MOST, Start},
+    events::{EACH_PROCESS_MOST, Start},
     routes::Routes,
 };
 use crate::{

@@ -127,7 +127,7 @@ impl TraceSpan {
         let process = Self::of(span, || remote(delivered.message));
         if let Some(context) = process.context() {
             // A delivery has one attempt.
-            drop(delivered.trace.0.set(context));
+            delivered.trace.0.set(context).ok();
         }
         process
     }

@@ -101,7 +101,7 @@ impl Place {
     }
 
     /// The broker starts up to some minutes before a time.
-    fn wants(self, event: &LoggedEvent) -> bool {
+    fn includes(self, event: &LoggedEvent) -> bool {
         match self {
             Self::Time(ms) => event.emitted_at().is_none_or(|at| at >= ms),
             Self::First | Self::Next | Self::Offset(_) => true,
@@ -131,7 +131,7 @@ pub(super) async fn tail(config: &Config, from: Place, shown: &Shown) -> Result<
             Err(_) if shown.no_follow => return Ok(Exit::Success),
             Err(_) => continue,
         };
-        if from.wants(&event) && shown.topic.as_deref().is_none_or(|topic| event.matches(topic)) {
+        if from.includes(&event) && shown.topic.as_deref().is_none_or(|topic| event.matches(topic)) {
             show(&event, shown)?;
         }
         if shown.no_follow && newest.is_some_and(|newest| event.offset() >= newest) {
@@ -216,9 +216,9 @@ async fn run(broker: &Broker, replay: &Replay, (from, to): (Place, u64)) -> Resu
     let mut number = 0_u32;
     let publishes = events.map(|event| {
         let event = event.map_err(|reason| Failure::Other(anyhow!(reason)));
-        let chosen = event
-            .as_ref()
-            .is_ok_and(|event| from.wants(event) && replay.topic.as_deref().is_none_or(|topic| event.matches(topic)));
+        let chosen = event.as_ref().is_ok_and(|event| {
+            from.includes(event) && replay.topic.as_deref().is_none_or(|topic| event.matches(topic))
+        });
         let due = replay.rate.filter(|_| chosen).map(|rate| began + Duration::from_secs(number.into()) / rate);
         number = number.wrapping_add(u32::from(chosen));
         publish(&publisher, replay, (event, chosen), due)

@@ -54,7 +54,7 @@ async fn an_event_is_emitted_if_and_only_if_its_transaction_commits(database: Da
     emit(&stage.pool, event("0"), false).await.unwrap();
     let first = emit(&stage.pool, event("1").label("the first"), true).await.unwrap();
     let second = emit(&stage.pool, event("2").id("second").track(), true).await.unwrap();
-    // Nobody subscribes to it, which is no error.
+    // It has no subscription, which is no error.
     emit(&stage.pool, OutboxEvent::raw(unique("none").replace('.', "-"), "3"), true).await.unwrap();
     let relay = run(stage.relay());
     for (id, payload) in [(first, "1"), (second, "2")] {
