@@ -121,7 +121,7 @@ impl Disposition {
         Self::Outcome(Outcome::DeadLetter { kind, reason })
     }
 
-    /// Returns what becomes of an event of one process: what would be tried again or dead-lettered is dropped.
+    /// Returns what becomes of an event of one process: what would be retried or dead-lettered is dropped.
     pub(crate) fn without_ladder(self) -> Self {
         match self {
             Self::Outcome(Outcome::Retry { kind, reason, .. } | Outcome::DeadLetter { kind, reason }) => {

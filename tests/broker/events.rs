@@ -223,7 +223,7 @@ async fn a_process_of_its_own_queue_gets_nothing_while_it_is_down(place: Place) 
     }
     let wanted =
         ["again placed later 1", "one placed bad 1", "one placed both 1", "one placed later 1", "two placed both 1"];
-    assert_eq!(lines, wanted, "a failed event of one process is not tried again");
+    assert_eq!(lines, wanted, "a failed event of one process is not retried");
 }
 
 async fn a_subscription_that_keeps_the_last_events_drops_the_oldest_without_dead_lettering_it(place: Place) {

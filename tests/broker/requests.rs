@@ -140,8 +140,10 @@ async fn a_reply_queue_that_is_gone_costs_the_job_nothing_and_is_counted() {
 
 /// The connections on which a vhost's clients publish jobs.
 async fn publishing_connections(vhost: &TestVhost) -> Vec<String> {
-    let listed = vhost.node().ctl(&["list_connections", "vhost", "pid", "user_provided_name"]).await.unwrap();
-    let of_jobs = |line: &&str| line.starts_with(vhost.name()) && line.ends_with(" publish");
+    let list = ["list_connections", "--no-table-headers", "vhost", "pid", "client_properties"];
+    let listed = vhost.node().ctl(&list).await.unwrap();
+    let of_jobs =
+        |line: &&str| line.split_whitespace().next() == Some(vhost.name()) && line.contains(r#"{"role","publish"}"#);
     listed.lines().filter(of_jobs).map(str::to_owned).collect()
 }
 
