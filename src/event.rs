@@ -59,7 +59,7 @@ pub trait Event: Serialize + DeserializeOwned + Send + 'static {
 ///
 /// | argument | default | meaning |
 /// |---|---|---|
-/// | `topic = "order.placed"` | required | The [topic](trait@Event::TOPIC). |
+/// | `topic = "order.placed"` | required | The [topic](const@Event::TOPIC). |
 /// | `crate = path::to::leveret` | `::leveret` | The path of this crate, for crates that re-export it. |
 pub use leveret_macros::Event;
 

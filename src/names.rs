@@ -95,7 +95,7 @@ pub fn topic(topic: &str) -> Result<(), &'static str> {
     )
 }
 
-/// Checks a pattern for topics: as a [topic](topic), with `*` in place of one word and `#` in place of any number of
+/// Checks a pattern for topics: as a [`topic`], with `*` in place of one word and `#` in place of any number of
 /// words.
 ///
 /// RabbitMQ takes a `*` or `#` inside a longer word for a letter, so that `order*` would match nothing.
