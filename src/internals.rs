@@ -7,7 +7,7 @@ use bytes::Bytes;
 use lapin::{BasicProperties, types::ShortString};
 
 use crate::{
-    attempt::{admission, decide::Facts, disposition::Disposition, handler, retry::RetryPolicy, run::draws},
+    attempt::{admission, disposition::Disposition, handler, retry_policy::RetryPolicy, run::draws, verdict::Facts},
     error::{JobError, JobResult, PublishError},
     job::Job,
     message::{self, republish::Republish},
@@ -95,7 +95,7 @@ impl Incoming {
 pub fn verdict(result: JobResult, attempt: u32, policy: &RetryPolicy) -> Outcome {
     let (overdue, snooze_limit) = (None, Duration::MAX);
     let facts = Facts { attempt, overdue, snooze_limit, policy, draws: draws(&result) };
-    crate::attempt::decide::decide(result, facts)
+    crate::attempt::verdict::decide(result, facts)
 }
 
 /// The exchanges and routing keys of a namespace.

@@ -139,7 +139,7 @@ pub use crate::{
         context::Context,
         handler::Handler,
         middleware::{Middleware, Next},
-        retry::RetryPolicy,
+        retry_policy::RetryPolicy,
     },
     events::{FromEvent, RawEvent, Subscription},
     limits::{
@@ -157,7 +157,6 @@ pub use crate::{
     job::{Job, JobId, JobOutput},
     outcome::{ErrorKind, Outcome},
     publish::{
-        awaited::{PublishWithResult, PublishedJob, ResultError},
         builder::Publish,
         draft::StoredJob,
         emit::Emit,
@@ -168,6 +167,7 @@ pub use crate::{
         replay::Replay,
         request::Request,
         unique::{self, IfTaken},
+        with_result::{PublishWithResult, PublishedJob, ResultError},
     },
     readers::{catalogue, event_log, reader},
     request::error::RequestError,

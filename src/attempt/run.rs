@@ -16,10 +16,10 @@ use futures_util::{FutureExt, poll};
 use crate::{
     attempt::{
         context::Context,
-        decide::{Facts, decide},
         handler::{Erased, panic_of, panicked},
         middleware::{Chain, Next},
-        retry::RetryPolicy,
+        retry_policy::RetryPolicy,
+        verdict::{Facts, decide},
     },
     backoff,
     error::{Class, JobError, JobResult},

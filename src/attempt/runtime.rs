@@ -3,7 +3,9 @@
 use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use crate::{
-    attempt::{admission::Incoming, disposition::Disposition, middleware::Chain, retry::RetryPolicy, run::Route},
+    attempt::{
+        admission::Incoming, disposition::Disposition, middleware::Chain, retry_policy::RetryPolicy, run::Route,
+    },
     backoff,
     broker::Broker,
     limits::circuit_breaker::Breakers,

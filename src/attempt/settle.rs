@@ -31,7 +31,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// confirmed. A nack costs the broker one message and no channel.
 const LONGEST_PAUSE_AFTER_NACK: Duration = Duration::from_secs(1);
 
-/// Settles a delivery; the only place that acks. Returns the number of acks whose channel was lost. `patient` as for
+/// Settles a delivery; the only place that acks a job. Returns the number of acks whose channel was lost. `patient` as for
 /// [`Session::ack`].
 pub(crate) fn settle(session: &mut Session, tag: u64, settlement: Settlement, patient: bool) -> u64 {
     match settlement {
@@ -148,13 +148,13 @@ async fn confirm(
         };
         log_unconfirmed(&error, broker, queue, target, received);
         stuck.get_or_insert_with(|| broker.health().stuck());
-        let is_event = matches!(target, Target::Event(..));
-        if is_event && broker.emitter().is_refused_by(&error) {
+        let is_update = matches!(target, Target::StatusUpdate(..));
+        if is_update && broker.emitter().is_refused_by(&error) {
             return Settlement::Reject;
         }
-        if is_final(&error, is_event) {
+        if is_final(&error, is_update) {
             refusals += 1;
-            if refusals >= REFUSALS && (is_event || !received.message.must_not_be_rejected()) {
+            if refusals >= REFUSALS && (is_update || !received.message.must_not_be_rejected()) {
                 tracing::error!(
                     queue = queue.name(),
                     job_id = received.id(),
@@ -169,7 +169,7 @@ async fn confirm(
             Box::pin(repair(broker, queue)).await;
         }
         // Refusals of a status update are counted: with shorter pauses, a longer election would lose it.
-        let is_nacked_copy = matches!(error, SendError::Nacked) && !is_event;
+        let is_nacked_copy = matches!(error, SendError::Nacked) && !is_update;
         let longest = if is_nacked_copy { LONGEST_PAUSE_AFTER_NACK } else { LONGEST_PAUSE };
         // Copies that failed together must not be published together again.
         tokio::time::sleep(backoff.delay().min(longest).mul_f64(0.5 + draws().0 / 2.0)).await;
@@ -178,11 +178,11 @@ async fn confirm(
 
 /// Returns whether a publish that repeatedly ends like this can never succeed. A job must not wait for its own status
 /// update, so every refusal of one is final.
-fn is_final(error: &SendError, is_event: bool) -> bool {
+fn is_final(error: &SendError, is_update: bool) -> bool {
     match error {
         // RabbitMQ's reply for a message that is too large or has invalid properties.
-        SendError::Refused(words) => is_event || words.contains("PRECONDITION_FAILED"),
-        SendError::Returned | SendError::Nacked => is_event,
+        SendError::Refused(words) => is_update || words.contains("PRECONDITION_FAILED"),
+        SendError::Returned | SendError::Nacked => is_update,
         SendError::Uncertain | SendError::Blocked(_) | SendError::Unavailable(_) | SendError::Closed => false,
     }
 }

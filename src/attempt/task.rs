@@ -19,7 +19,6 @@ use crate::{
     attempt::{
         admission::Incoming,
         context::{self, Context},
-        decide::Facts,
         disposition::{Disposition, LogLine, Settlement, Update},
         handler::panic_of,
         reply,
@@ -27,6 +26,7 @@ use crate::{
         runtime::QueueRuntime,
         settle,
         tracked::Tracked,
+        verdict::Facts,
     },
     limits::{
         keyed::KeyedPermit,

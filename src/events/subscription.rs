@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{attempt::retry::RetryPolicy, topology::QueueDeclaration, worker::queue::Queue};
+use crate::{attempt::retry_policy::RetryPolicy, topology::QueueDeclaration, worker::queue::Queue};
 
 /// A subscription: the queue with a service's own copies of events, and how its worker consumes it.
 ///

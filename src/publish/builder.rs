@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::publish::{
-    awaited::PublishWithResult, header_value::HeaderValue, new_job::NewJob, publisher::Publisher, unique::IfTaken,
+    header_value::HeaderValue, new_job::NewJob, publisher::Publisher, unique::IfTaken, with_result::PublishWithResult,
 };
 use crate::{error::PublishError, job::JobId};
 #[cfg(any(test, feature = "internals"))]

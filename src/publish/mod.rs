@@ -1,6 +1,5 @@
 //! Publishes jobs to their queues: `Ok` means that the broker confirmed the job.
 
-pub(crate) mod awaited;
 pub(crate) mod builder;
 pub(crate) mod draft;
 pub(crate) mod emit;
@@ -11,3 +10,4 @@ pub(crate) mod publisher;
 pub(crate) mod replay;
 pub(crate) mod request;
 pub mod unique;
+pub(crate) mod with_result;

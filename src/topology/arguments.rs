@@ -1,9 +1,22 @@
-//! The arguments of queues, apart from job queues.
+//! The arguments of all queues.
 
 use crate::{
     time::millis,
     topology::{Argument, JOB_DELIVERY_LIMIT, KEPT_DELIVERY_LIMIT, SEGMENT_BYTES, Stream, delay::UNIT},
 };
+
+/// The arguments of a job queue, whose dead letters go to the exchange `dead`.
+pub(super) fn job_arguments(queue: &str, dead: &str) -> Vec<(&'static str, Argument)> {
+    vec![
+        ("x-queue-type", text("quorum")),
+        ("x-dead-letter-exchange", text(dead)),
+        ("x-dead-letter-routing-key", text(queue)),
+        ("x-dead-letter-strategy", text("at-least-once")),
+        ("x-overflow", text("reject-publish")),
+        ("x-delivery-limit", Argument::Integer(JOB_DELIVERY_LIMIT)),
+        ("x-queue-leader-locator", text("balanced")),
+    ]
+}
 
 pub(super) fn kept_arguments() -> Vec<(&'static str, Argument)> {
     vec![

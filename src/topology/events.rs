@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use crate::{
     error::Error,
     names,
-    topology::{Argument, Destination, ExchangeKind, Plan, QueueDeclaration, QueuePlan, Topology},
+    topology::{Argument, Destination, ExchangeKind, Plan, QueueDeclaration, QueuePlan, Topology, arguments::text},
 };
 
 /// The name under which a worker and its metrics know the queue of
@@ -141,9 +141,9 @@ impl Topology {
         let mut plan = Plan::default();
         plan.exchange(&self.topics(), ExchangeKind::Topic, None);
         let arguments = vec![
-            ("x-queue-type", super::text("stream")),
-            ("x-max-age", super::text(LOG_KEPT)),
-            ("x-queue-leader-locator", super::text("balanced")),
+            ("x-queue-type", text("stream")),
+            ("x-max-age", text(LOG_KEPT)),
+            ("x-queue-leader-locator", text("balanced")),
         ];
         plan.queue(&name, arguments);
         plan.bind(&self.topics(), "#", Destination::Queue(name));
@@ -155,9 +155,9 @@ impl Topology {
         let name = format!("{}.each.{}", self.namespace, uuid::Uuid::now_v7());
         let mut plan = Plan::default();
         let arguments = vec![
-            ("x-queue-type", super::text("classic")),
+            ("x-queue-type", text("classic")),
             ("x-max-length", Argument::Integer(queue.kept_events().map_or(EACH_PROCESS_MOST as i64, i64::from))),
-            ("x-overflow", super::text("drop-head")),
+            ("x-overflow", text("drop-head")),
         ];
         plan.queues.push(QueuePlan { name: name.clone(), adopted: false, exclusive: true, arguments });
         for topic in queue.topics() {
@@ -170,7 +170,6 @@ impl Topology {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::text;
 
     #[test]
     fn a_subscription_is_a_job_queue_with_bindings_to_its_topics() {

@@ -50,7 +50,7 @@ pub(crate) mod topic;
 
 use std::time::Duration;
 
-use self::arguments::{kept_arguments, last_arguments, level_arguments, stream_arguments, text};
+use self::arguments::{job_arguments, kept_arguments, last_arguments, level_arguments, stream_arguments};
 #[cfg(feature = "worker")]
 pub(crate) use self::events::EACH_PROCESS;
 pub use self::plan::{Argument, Binding, Destination, Exchange, ExchangeKind, Plan, QueuePlan};
@@ -93,7 +93,7 @@ pub(crate) enum Target {
     /// The dead letters of a job queue.
     Dead(String),
     /// Subscribers to status updates of tracked jobs: an update of this kind, for a job of this queue.
-    Event(&'static str, String),
+    StatusUpdate(&'static str, String),
     /// The queue of a caller that waits for replies.
     Reply(String),
     /// RabbitMQ's direct reply-to: publishes to it are never known to arrive.
@@ -144,7 +144,7 @@ impl Target {
     /// Returns the job queue of the target; for a stream, its name; for a topic, the topic.
     pub(crate) fn queue(&self) -> &str {
         match self {
-            Self::Queue(queue) | Self::Delayed(queue, _) | Self::Dead(queue) | Self::Event(_, queue) => queue,
+            Self::Queue(queue) | Self::Delayed(queue, _) | Self::Dead(queue) | Self::StatusUpdate(_, queue) => queue,
             Self::Reply(queue) | Self::DirectReply(queue) => queue,
             Self::Stream(stream) => stream.name(),
             Self::Topic(topic) => topic,
@@ -295,7 +295,7 @@ impl Topology {
         let mut plan = Plan::default();
         plan.queue(&dead, kept_arguments());
         plan.bind(&self.dead(), name, Destination::Queue(dead));
-        let mut arguments = self.job_arguments(name);
+        let mut arguments = job_arguments(name, &self.dead());
         plan.queue(&suspect, arguments.clone());
         plan.bind(&self.jobs(), &suspect, Destination::Queue(suspect.clone()));
         if let Some(events) = queue.kept_events() {
@@ -335,18 +335,6 @@ impl Topology {
         plan
     }
 
-    fn job_arguments(&self, queue: &str) -> Vec<(&'static str, Argument)> {
-        vec![
-            ("x-queue-type", text("quorum")),
-            ("x-dead-letter-exchange", text(&self.dead())),
-            ("x-dead-letter-routing-key", text(queue)),
-            ("x-dead-letter-strategy", text("at-least-once")),
-            ("x-overflow", text("reject-publish")),
-            ("x-delivery-limit", Argument::Integer(JOB_DELIVERY_LIMIT)),
-            ("x-queue-leader-locator", text("balanced")),
-        ]
-    }
-
     fn name(&self, what: &str) -> String {
         format!("{}.{what}", self.namespace)
     }
@@ -368,7 +356,7 @@ fn entry_of(level: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{arguments::text, *};
 
     #[test]
     fn the_ladder_has_a_level_for_each_power_and_ends_at_due() {

@@ -43,7 +43,9 @@ impl Routes {
         let (exchange, key) = match target {
             Target::Queue(queue) | Target::Delayed(queue, Wait::None) => (&self.jobs, short(queue)),
             Target::Dead(queue) => (&self.dead, short(queue)),
-            Target::Event(step, queue) => (&self.events, short(&format!("job.{step}.{}", delay::topic_word(queue)))),
+            Target::StatusUpdate(step, queue) => {
+                (&self.events, short(&format!("job.{step}.{}", delay::topic_word(queue))))
+            }
             Target::Reply(queue) | Target::DirectReply(queue) => (&self.default, short(queue)),
             Target::Stream(Stream::Catalogue) => (&self.catalogue, ShortString::default()),
             Target::Stream(Stream::Cancelled) => (&self.cancelled, ShortString::default()),
@@ -74,7 +76,7 @@ mod tests {
         let fast = route(Target::after("a.b", Wait::Units(16)));
         assert_eq!(fast, pair("leveret.v1.delay.04.in", "due.a%2Eb"));
         assert_eq!(route(Target::after("email", Wait::Units(17))).0.as_str(), "leveret.v1.delay.04");
-        assert_eq!(route(Target::Event("dead", "a.b".into())), pair("leveret.v1.events", "job.dead.a%2Eb"));
+        assert_eq!(route(Target::StatusUpdate("dead", "a.b".into())), pair("leveret.v1.events", "job.dead.a%2Eb"));
         assert_eq!(route(Target::Topic("order.placed".into())), pair("leveret.v1.topics", "order.placed"));
         assert_eq!(route(Target::Stream(Stream::Cancelled)), pair("leveret.v1.cancelled", ""));
         assert_eq!(Target::after("email", Wait::None), Target::Queue("email".into()));

@@ -43,7 +43,7 @@ impl Topology {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::text;
+    use crate::topology::arguments::text;
 
     #[test]
     fn a_token_goes_to_its_queue_and_to_the_stream_that_all_share() {

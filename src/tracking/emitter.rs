@@ -45,7 +45,7 @@ struct Permission {
 impl StatusUpdate {
     /// Returns its target and its message.
     pub(crate) fn into_message(self) -> (Target, Box<Message>) {
-        let target = Target::Event(self.transition.name(), self.queue.clone());
+        let target = Target::StatusUpdate(self.transition.name(), self.queue.clone());
         // Strings, numbers and the JSON of a result always serialise.
         let body = serde_json::to_vec(&self).unwrap_or_default();
         (target, Box::new(Message::new(EVENT, &self.id, body, unix_ms(self.at))))

@@ -200,7 +200,7 @@ impl Memory {
             Target::DirectReply(_) => {}
             Target::Queue(queue) | Target::Reply(queue) => state.push(queue, message),
             Target::Dead(queue) => state.push_or_unrouted(&format!("{queue}{DEAD}"), message),
-            Target::Event(step, _) => state.push_update(step, message),
+            Target::StatusUpdate(step, _) => state.push_update(step, message),
             Target::Stream(stream) => state.append(*stream, message),
             Target::Topic(topic) => return state.emit(topic, &message),
             Target::Schedule(kind, schedule) => {

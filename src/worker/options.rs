@@ -12,7 +12,7 @@ use crate::{
         gather::BatchSetup,
         handler::{Erased, decode},
         middleware::{Chain, Middleware},
-        retry::RetryPolicy,
+        retry_policy::RetryPolicy,
     },
     error::JobError,
     job::Job,

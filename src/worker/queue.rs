@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    attempt::retry::RetryPolicy,
+    attempt::retry_policy::RetryPolicy,
     error::Error,
     job::Job,
     topology::{QueueDeclaration, lane::Lane, queue::LARGEST_PREFETCH},

@@ -1,7 +1,8 @@
 //! Recognises redeliveries of jobs whose channel was lost before their ack arrived.
 //!
 //! After a reconnect the broker redelivers the unacknowledged jobs. If such a job still runs here, the running attempt
-//! gets the new delivery. If its outcome is already safe, the delivery is settled without running the job.
+//! gets the new delivery. If its outcome is already safe, the delivery is settled without running the job. Redeliveries
+//! that hint at a job which crashes its worker are counted in `attempt/admission.rs`.
 
 use std::{
     collections::{HashMap, VecDeque},

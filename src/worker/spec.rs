@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    attempt::{gather::BatchSetup, handler::Erased, retry::RetryPolicy},
+    attempt::{gather::BatchSetup, handler::Erased, retry_policy::RetryPolicy},
     broker::Broker,
     error::Error,
     limits::{

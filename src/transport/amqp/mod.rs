@@ -17,10 +17,10 @@ mod declare;
 mod in_flight;
 pub mod probe;
 mod publish;
+mod publish_request;
 mod reconnector;
 mod redeclare;
 mod refused;
-mod request;
 mod results;
 mod tls;
 

@@ -28,9 +28,9 @@ use crate::transport::amqp::{
     connection::LiveConnection,
     declare,
     in_flight::{ChannelLost, InFlight},
+    publish_request::{ABANDONED, Fate, PublishRequest, confirming, publish, publish_alone, send},
     reconnector::Reconnector,
     refused::{Refusals, SendDecision},
-    request::{ABANDONED, Fate, PublishRequest, confirming, publish, publish_alone, send},
 };
 use crate::{
     message::Message,
@@ -113,7 +113,7 @@ impl PublishTask {
         let fate = Arc::new(Fate::default());
         let (answer, answered) = oneshot::channel();
         // RabbitMQ before 4.2 returns every mandatory publish to direct reply-to.
-        let mandatory = !matches!(target, Target::Event(..) | Target::DirectReply(_));
+        let mandatory = !matches!(target, Target::StatusUpdate(..) | Target::DirectReply(_));
         let request = PublishRequest { exchange, key, message, mandatory, fate: Arc::clone(&fate), answer };
         let answer = timeout_at(deadline, async {
             self.requests().reserve().await.map_err(|_| SendError::Closed)?.send(request);

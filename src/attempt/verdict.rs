@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    attempt::retry::RetryPolicy,
+    attempt::retry_policy::RetryPolicy,
     error::{Class, JobError, JobResult},
     outcome::{ErrorKind, Outcome},
     topology::delay::{UNIT, Wait},
