@@ -175,7 +175,7 @@ impl Disposition {
         }
     }
 
-    /// The failure of a disposition whose row has one.
+    /// Returns the error of a disposition whose row has one.
     pub(crate) fn error(&self) -> (ErrorKind, &str) {
         self.failure().unwrap_or((ErrorKind::Error, ""))
     }

@@ -1,6 +1,6 @@
 //! The handlers of one queue, and the facts that its attempts share.
 
-use std::{collections::HashMap, sync::Arc, time::SystemTime};
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::SystemTime};
 
 use crate::{
     attempt::{
@@ -82,12 +82,15 @@ impl<S> QueueRuntime<S> {
     pub(crate) fn without_handler(&self, received: &Incoming) -> Disposition {
         let (kind, reason) = (ErrorKind::UnknownJob, self.unknown(received.message.job_name()));
         let attempt = received.envelope.attempt;
-        match &self.retry_unknown {
-            Some(policy) if attempt < policy.attempts() => {
-                let delay = policy.delay(attempt, backoff::draws());
-                Disposition::Outcome(Outcome::Retry { delay, kind, reason })
-            }
-            _ => Disposition::dead(kind, reason),
+        // The policy may be the user's code, whose panic must not end the consumer.
+        let delay = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let policy = self.retry_unknown.as_ref().filter(|policy| attempt < policy.attempts())?;
+            Some(policy.delay(attempt, backoff::draws()))
+        }));
+        match delay {
+            Ok(Some(delay)) => Disposition::Outcome(Outcome::Retry { delay, kind, reason }),
+            Ok(None) => Disposition::dead(kind, reason),
+            Err(_) => Disposition::dead(ErrorKind::Panic, format!("the retry policy panicked after: {reason}")),
         }
     }
 

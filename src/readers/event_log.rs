@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::message::raw::RawMessage;
 pub use crate::topology::events::Start;
@@ -51,13 +51,14 @@ pub async fn declare(broker: &Broker) -> Result<(), String> {
 /// Returns the reason why the log cannot be read.
 pub async fn newest(broker: &Broker) -> Result<Option<u64>, String> {
     let mut log = EventLog::open(broker, Start::Last).await?;
-    let mut newest = None;
-    let mut patience = FIRST;
-    while let Ok(event) = timeout(patience, log.next()).await {
-        newest = newest.max(Some(event?.offset()));
-        patience = QUIET;
+    let Ok(first) = timeout(FIRST, log.next()).await else { return Ok(None) };
+    let mut newest = first?.offset();
+    // One deadline for the rest of the last chunk: new events may arrive without a pause.
+    let deadline = Instant::now() + QUIET;
+    while let Ok(event) = timeout_at(deadline, log.next()).await {
+        newest = newest.max(event?.offset());
     }
-    Ok(newest)
+    Ok(Some(newest))
 }
 
 /// Reads the log from one place on.

@@ -193,7 +193,7 @@ async fn read(transport: Transport, shared: Arc<Shared>) {
         if let Some(reason) = reason
             && !transport.is_closed()
         {
-            transport.log_throttle().log(format!("replies: {reason}"), || {
+            transport.log_throttle().log("replies", || {
                 tracing::warn!(error = reason, "cannot receive replies, retrying");
             });
         }

@@ -8,6 +8,8 @@ use crate::{
     topology::{Argument, Destination, ExchangeKind, Plan, QueueDeclaration, QueuePlan, Topology, arguments::text},
 };
 
+/// The time in milliseconds after which the broker deletes a queue of one connection that has no consumer.
+pub(crate) const UNUSED_MS: i64 = 60_000;
 /// The name under which a worker and its metrics know the queue of
 /// [`Subscription::each_process`](crate::Subscription::each_process).
 pub(crate) const EACH_PROCESS: &str = "each-process";
@@ -158,6 +160,8 @@ impl Topology {
             ("x-queue-type", text("classic")),
             ("x-max-length", Argument::Integer(queue.kept_events().map_or(EACH_PROCESS_MOST as i64, i64::from))),
             ("x-overflow", text("drop-head")),
+            // Of an attempt to subscribe that failed, and of a session that has ended on a connection that lasts.
+            ("x-expires", Argument::Integer(UNUSED_MS)),
         ];
         plan.queues.push(QueuePlan { name: name.clone(), adopted: false, exclusive: true, arguments });
         for topic in queue.topics() {

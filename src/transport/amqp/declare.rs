@@ -21,7 +21,10 @@ use crate::{
     config::TopologyMode,
     error::Error,
     message::{short, text},
-    topology::{Argument, Binding, Destination, Exchange, ExchangeKind, Plan, QueuePlan, queue::QueueDeclaration},
+    topology::{
+        Argument, Binding, Destination, Exchange, ExchangeKind, Plan, QueuePlan, events::UNUSED_MS,
+        queue::QueueDeclaration,
+    },
     transport::session::OpenError,
 };
 
@@ -58,7 +61,10 @@ pub(super) fn lately() -> Instant {
 pub(super) async fn declare_replies(up: &LiveConnection, queue: &str) -> Result<(), OpenError> {
     let channel = OwnChannel(open(up).await?);
     let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-    let declaring = up.unless_lost(channel.0.queue_declare(short(queue), options, FieldTable::default()));
+    let mut arguments = FieldTable::default();
+    // The broker deletes the queue too if its consumer never comes.
+    arguments.insert("x-expires".into(), AMQPValue::LongLongInt(UNUSED_MS));
+    let declaring = up.unless_lost(channel.0.queue_declare(short(queue), options, arguments));
     match timeout(ANSWERED_WITHIN, declaring).await {
         Ok(declared) => declared.map(drop).map_err(|reason| OpenError::Passing(format!("queue {queue:?}: {reason}"))),
         Err(_) => Err(OpenError::Passing(format!("queue {queue:?}: no answer within {ANSWERED_WITHIN:?}"))),

@@ -16,10 +16,11 @@ use crate::transport::amqp::{
     connection::LiveConnection,
     declare::{ANSWERED_WITHIN, open, refusable},
 };
-use crate::{message::short, topology::ENDS, transport::session::OpenError};
-
-/// The time in milliseconds after which the broker deletes the queue if its consumer never came.
-const UNUSED_MS: i64 = 60_000;
+use crate::{
+    message::short,
+    topology::{ENDS, events::UNUSED_MS},
+    transport::session::OpenError,
+};
 
 /// Declares the queue, and returns its name.
 pub(super) async fn declare(up: &LiveConnection, setup: &Setup) -> Result<String, OpenError> {

@@ -27,7 +27,13 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 Err(OpenError::Fatal(error)) if !*has_been_up => return Err(error),
                 Err(error) => error.to_string(),
             };
-            self.handlers.broker.log_throttle().log(format!("{}: {reason}", self.name), || {
+            // The reason names the queue, and each attempt for one process has a new queue.
+            let throttled = if self.handlers.queue.is_each_process() {
+                self.name.clone()
+            } else {
+                format!("{}: {reason}", self.name)
+            };
+            self.handlers.broker.log_throttle().log(throttled, || {
                 tracing::warn!(queue = self.name, error = reason, "cannot consume yet, retrying");
             });
             if self.handlers.stop.drain.run_until_cancelled(backoff.sleep()).await.is_none() {

@@ -60,6 +60,7 @@ enum Command {
         track: bool,
     },
     /// Lists subscriptions with their topics, waiting events and consumers
+    #[command(mut_args(leveret::setting))]
     List {
         /// RabbitMQ's management API, for all bindings: `http://user:password@host:15672`; without a login, that of `AMQP_URL` is used
         #[arg(long, env = "LEVERET_MANAGEMENT_URL", hide_env_values = true, value_name = "URL")]
@@ -243,7 +244,7 @@ async fn unbind(config: &Config, name: &str, topic: &str) -> Result<Exit, Failur
     let exchange = Topology::new(&config.namespace).topics();
     probe.unbind_queue(name, &exchange, topic).await.map_err(|refusal| Failure::Other(refusal.into()))?;
     probe.close().await;
-    notice!("Events of {topic} do not reach {name} any more. Those that wait in its queue stay.");
+    print(&format!("Events of {topic} do not reach {name} any more. Those that wait in its queue stay.\n"))?;
     Ok(Exit::Success)
 }
 

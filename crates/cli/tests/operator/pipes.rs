@@ -5,6 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use leveret::{Context, JobResult, RawEvent, Subscription, Worker, testing::start};
 use leveret_tests::fires::Fires;
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// The arguments of each command, and the exit code of a run whose output is read. `#` is 1, and 2 the second time.
-const RUNS: [(&str, &[&str], i32); 34] = [
+const RUNS: [(&str, &[&str], i32); 41] = [
     ("publish", &["test.script", "--queue", QUEUE, "--payload", r#"{"label": "p", "acts": ["succeed"]}"#], 0),
     ("queues", &[], 0),
     ("jobs list", &[], 0),
@@ -33,6 +34,13 @@ const RUNS: [(&str, &[&str], i32); 34] = [
     ("dead replay", &["#"], 0),
     ("schedule list", &[], 0),
     ("schedule run", &["close-year"], 0),
+    ("events log", &[], 0),
+    ("events emit", &["order.placed"], 0),
+    ("events list", &[], 0),
+    ("events tail", &["--from", "first", "--no-follow"], 0),
+    ("events replay", &["--to", "a#", "--from", "first"], 0),
+    ("events unbind", &["a#", "order.*"], 0),
+    ("events unsubscribe", &["a#", "--discard"], 0),
     ("audit", &[], 0),
     ("serve", &["--listen", "127.0.0.1:0"], 0),
     ("outbox migrate", &["--database", "DATABASE"], 0),
@@ -95,8 +103,15 @@ async fn every_command_is_quiet_on_a_closed_pipe_and_fails_on_a_full_disk() {
     }
 }
 
-/// Prepares dead letters 1 to 4, failed tracked jobs t1 and t2, waiting jobs d1 and d2, and files.
+async fn ignore(_: RawEvent, _: Context<()>) -> JobResult {
+    Ok(())
+}
+
+/// Prepares dead letters 1 to 4, failed tracked jobs t1 and t2, waiting jobs d1 and d2, subscriptions a1 and a2, and files.
 async fn prepare(post: &Post) {
+    let subscription = |name: &str| Subscription::new(name).pattern("order.*");
+    let worker = Worker::new(()).subscribe(subscription("a1"), ignore).subscribe(subscription("a2"), ignore);
+    start(worker, &post.broker()).await.unwrap().stop().await.unwrap();
     post.kill((0..4).map(|number| format!("no mailbox {number}"))).await;
     for number in 1..=2 {
         let (given_up, delayed) = (format!("t{number}"), format!("d{number}"));

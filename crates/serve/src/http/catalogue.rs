@@ -43,7 +43,8 @@ pub(super) struct JobItem {
     responses((status = 200, description = "The catalogue.", body = JobList))
 )]
 pub(super) async fn jobs(State(services): State<Services>, _: Query<NoQuery>) -> Result<Json<JobList>, Problem> {
-    let jobs = services.catalogue.entries().iter().map(|entry| JobItem::from(&**entry)).collect();
+    let jobs = services.catalogue.entries();
+    let jobs = jobs.iter().filter(|entry| !entry.event).map(|entry| JobItem::from(&**entry)).collect();
     Ok(Json(JobList { jobs }))
 }
 

@@ -40,12 +40,12 @@ impl Services {
                 "/job",
                 "no worker runs a job",
                 job,
-                entries.iter().map(|entry| entry.job.as_str()),
+                entries.iter().filter(|entry| !entry.event).map(|entry| entry.job.as_str()),
             ));
         };
         let Some(queue) = submission.queue.as_deref().filter(|queue| *queue != found.queue) else { return Ok(found) };
         let entries = self.catalogue.entries();
-        let mut of_job = entries.iter().filter(|entry| entry.job == job);
+        let mut of_job = entries.iter().filter(|entry| entry.job == job && !entry.event);
         let on_queue = of_job.clone().find(|entry| entry.queue == queue);
         let no_worker = format!("no worker consumes {job:?} from a queue");
         on_queue.cloned().ok_or_else(|| {

@@ -113,7 +113,7 @@ pub(super) async fn declare(config: &Config) -> Result<Exit, Failure> {
     let broker = broker(config).await?;
     event_log::declare(&broker).await.map_err(|reason| Failure::Other(anyhow!(reason)))?;
     broker.close().await;
-    notice!("The stream {} keeps every event from now on.", Topology::new(&config.namespace).event_log());
+    print(&format!("The stream {} keeps every event from now on.\n", Topology::new(&config.namespace).event_log()))?;
     Ok(Exit::Success)
 }
 

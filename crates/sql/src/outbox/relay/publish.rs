@@ -115,6 +115,9 @@ async fn publish_row(settings: &RelaySettings, mut row: ClaimedJob) -> RowOutcom
         Err(reason) => RowOutcome::Failed(aside(&reason)),
         Ok(emit) => match emit.await {
             Ok(_) => RowOutcome::Published,
+            // One subscription may refuse its copies for as long as its queue is full. Each try doubles the event in all
+            // other subscriptions, so tries are counted.
+            Err(error @ PublishError::Uncertain { .. }) => tried(settings, row.tries, &error),
             Err(error) => failed(settings, row.tries, &error),
         },
     }
@@ -162,13 +165,18 @@ fn failed(settings: &RelaySettings, tries: u32, error: &PublishError) -> RowOutc
         PublishError::TooLarge { .. } | PublishError::Invalid { .. } | PublishError::Encode { .. } => {
             RowOutcome::Failed(aside(&error.to_string()))
         }
-        _ if tries + 1 >= settings.tries => RowOutcome::Failed(aside(&error.to_string())),
-        _ => {
-            // The number of tries is in the row: any relay may make the next one.
-            let after = settings.backoff.saturating_mul(1 << tries.min(16)).min(LONGEST_BACKOFF);
-            RowOutcome::Failed(PublishFailure::Retry { reason: cut(&error.to_string()), after })
-        }
+        _ => tried(settings, tries, error),
     }
+}
+
+/// Counts a try, after the last of which the row is set aside.
+fn tried(settings: &RelaySettings, tries: u32, error: &PublishError) -> RowOutcome {
+    if tries + 1 >= settings.tries {
+        return RowOutcome::Failed(aside(&error.to_string()));
+    }
+    // The number of tries is in the row: any relay may make the next one.
+    let after = settings.backoff.saturating_mul(1 << tries.min(16)).min(LONGEST_BACKOFF);
+    RowOutcome::Failed(PublishFailure::Retry { reason: cut(&error.to_string()), after })
 }
 
 fn aside(reason: &str) -> PublishFailure {

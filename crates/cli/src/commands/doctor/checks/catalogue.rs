@@ -12,7 +12,8 @@ use super::super::{
 /// A finding for each job that several queues announce in different forms.
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut jobs: BTreeMap<&str, Vec<&CatalogueEntry>> = BTreeMap::new();
-    for entry in &facts.announced {
+    // Subscriptions to one topic may differ.
+    for entry in facts.announced.iter().filter(|entry| !entry.event) {
         jobs.entry(&entry.job).or_default().push(entry);
     }
     let contested = jobs.into_iter().filter(|(_, entries)| {
