@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use leveret::backoff::Backoff;
 use sqlx::{
     ConnectOptions, Connection, PgConnection, PgPool, SqlitePool,
     postgres::PgPoolOptions,
@@ -117,7 +118,7 @@ impl Pool {
     async fn open_sqlite(path: &Path) -> Result<Self> {
         let options = sqlite_options(&sqlite_file(path)?);
         // Connected once outside the pool, because a pool retries and hides the reason.
-        within(LONG, async { Ok(options.connect().await?.close().await?) }).await?;
+        within(LONG, first_connection(&options)).await?;
         Ok(sqlite_pool(CONNECTIONS, options).into())
     }
 
@@ -178,6 +179,23 @@ impl Pool {
     pub async fn all<T: FromRow>(&self, sql: Sql) -> Result<Vec<T>> {
         sql.all(&mut self.acquire().await?).await
     }
+}
+
+/// Connects once. SQLite does not wait for its busy timeout where several processes set the journal mode of a new file.
+async fn first_connection(options: &SqliteConnectOptions) -> Result<()> {
+    let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(500)).jitter();
+    loop {
+        match options.connect().await {
+            Err(error) if is_busy(&error) => backoff.sleep().await,
+            connected => return Ok(connected?.close().await?),
+        }
+    }
+}
+
+/// Returns whether SQLite refuses with `SQLITE_BUSY` or one of its extended codes, whose last byte is 5.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == 5)
 }
 
 fn sqlite_pool(connections: u32, options: SqliteConnectOptions) -> SqlitePool {
