@@ -69,6 +69,8 @@ async fn subscribe(publisher: &Publisher, id: &JobId, origin: &str) -> Result<Re
 
 /// A published job, and the wait for its result. Dropping it ends the wait and not the job.
 ///
+/// The wait requires the broker handle: it ends with [`ResultError::Unknown`] once the last clone of the handle is dropped.
+///
 /// ```
 /// use std::time::Duration;
 /// use leveret::{Broker, Context, JobResult, ResultError, Worker, testing};

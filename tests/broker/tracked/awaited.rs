@@ -150,7 +150,8 @@ async fn the_documented_rights_suffice_and_a_publisher_without_them_publishes_no
         let amqp_url = vec![vhost.url_for(user, "secret")];
         Broker::amqp(Config { amqp_url, topology: TopologyMode::Verify, ..Config::default() }).unwrap()
     };
-    let mut job = of("caller").publisher().publish(&Double(4)).with_result().await.unwrap();
+    let caller = of("caller");
+    let mut job = caller.publisher().publish(&Double(4)).with_result().await.unwrap();
     assert_eq!(timeout(LONG, job.result::<u64>()).await.unwrap().unwrap(), 8);
     let refused = of("publisher").publisher().publish(&Double(4)).with_result().await.unwrap_err();
     assert!(matches!(&refused, PublishError::Results { reason } if reason.contains("results")), "{refused:?}");
