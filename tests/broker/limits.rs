@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use leveret::{CircuitBreaker, CircuitState, Context, JobResult, Queue, Rate, RetryPolicy, Worker};
-use leveret_harness::{Proxy, eventually};
+use leveret_harness::{Node, NodeOptions, Proxy, eventually};
 use leveret_tests::jobs::{Act, Log, Run, Script, Scripts, run_script, script, start, worker_with};
 use serde::{Deserialize, Serialize};
 
@@ -272,7 +272,9 @@ async fn stuck_at_first(job: Script, ctx: Context<Log>) -> JobResult {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_that_are_on_their_way_while_the_broker_does_not_hear_of_the_pause_are_not_lost() {
     const LATE: usize = 9;
-    let place = support::Place::shared("paused").await;
+    // A private node: beside all other tests, the shared node did not deliver the jobs within a minute.
+    let node = Node::start(NodeOptions::default()).await;
+    let place = support::Place::at(&node.url(), "paused");
     let proxy = Proxy::start(&place.url).await;
     let log = Log::default();
     let queue =
