@@ -3,7 +3,7 @@
 //! The log is the stream `leveret.v1.event-log`. Nothing declares it unless it is asked for ([`declare`]). From then on
 //! it keeps every event for 30 days, which a policy on the stream can change. Events from before are not in it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -11,9 +11,11 @@ use crate::message::raw::RawMessage;
 pub use crate::topology::events::Start;
 use crate::{
     broker::Broker,
+    error::Error,
     message::header,
+    time::at_unix_ms,
     topology::Topology,
-    transport::session::{Delivery, OpenError, Session},
+    transport::session::{Delivery, Session},
 };
 
 /// Longest wait for the first event of a log that is not empty.
@@ -38,18 +40,19 @@ const QUIET: Duration = Duration::from_millis(300);
 ///
 /// # Errors
 ///
-/// Returns the reason why the log cannot be declared. Waits while the broker is unreachable.
-pub async fn declare(broker: &Broker) -> Result<(), String> {
-    let plan = Topology::new(&broker.config().namespace).of_event_log();
-    broker.transport().ensure(&plan).await.map_err(reason)
+/// [`Error::Unavailable`] with the reason why the log cannot be declared. Waits while the broker is unreachable.
+pub async fn declare(broker: &Broker) -> Result<(), Error> {
+    let topology = Topology::new(&broker.config().namespace);
+    let ensured = broker.transport().ensure(&topology.of_event_log()).await;
+    ensured.map_err(|error| error.of(&topology.event_log()))
 }
 
 /// Returns the number of the newest event, or `None` if the log is empty, which takes 5 s to find out.
 ///
 /// # Errors
 ///
-/// Returns the reason why the log cannot be read.
-pub async fn newest(broker: &Broker) -> Result<Option<u64>, String> {
+/// [`Error::Unavailable`] with the reason why the log cannot be read.
+pub async fn newest(broker: &Broker) -> Result<Option<u64>, Error> {
     let mut log = EventLog::open(broker, Start::Last).await?;
     let Ok(first) = timeout(FIRST, log.next()).await else { return Ok(None) };
     let mut newest = first?.offset();
@@ -64,6 +67,7 @@ pub async fn newest(broker: &Broker) -> Result<Option<u64>, String> {
 /// Reads the log from one place on.
 pub struct EventLog {
     session: Session,
+    name: String,
     from: u64,
 }
 
@@ -79,28 +83,31 @@ impl EventLog {
     ///
     /// # Errors
     ///
-    /// Returns the reason why the log cannot be read: it does not exist, or the user has no right to read it. Waits while
-    /// the broker is unreachable.
-    pub async fn open(broker: &Broker, start: Start) -> Result<Self, String> {
-        let session = broker.transport().open_event_log(start).await.map_err(reason)?;
+    /// [`Error::Unavailable`] if the log does not exist, or the user has no right to read it. Waits while the broker is
+    /// unreachable.
+    pub async fn open(broker: &Broker, start: Start) -> Result<Self, Error> {
+        let name = Topology::new(&broker.config().namespace).event_log();
+        let session = broker.transport().open_event_log(start).await.map_err(|error| error.of(&name))?;
         // The broker delivers whole chunks.
         let from = if let Start::Offset(offset) = start { offset } else { 0 };
-        Ok(Self { session, from })
+        Ok(Self { session, name, from })
     }
 
     /// Waits indefinitely for the next event.
     ///
     /// # Errors
     ///
-    /// Returns the reason why the reader lost the log. A reader that starts at the offset after the last event goes on
+    /// [`Error::Unavailable`] if the reader lost the log. A reader that starts at the offset after the last event goes on
     /// without a gap, as long as the log still has that event.
     ///
     /// # Cancel safety
     ///
     /// No event is lost.
-    pub async fn next(&mut self) -> Result<LoggedEvent, String> {
+    pub async fn next(&mut self) -> Result<LoggedEvent, Error> {
         loop {
-            let Delivery { tag, mut message, .. } = self.session.next().await.map_err(|ended| ended.to_string())?;
+            let delivered = self.session.next().await;
+            let Delivery { tag, mut message, .. } =
+                delivered.map_err(|ended| Error::unavailable(&self.name, ended.to_string()))?;
             // Acks of a stream only allow more deliveries.
             self.session.ack(tag, false);
             let offset = message.number(header::STREAM_OFFSET).and_then(Result::ok);
@@ -138,10 +145,10 @@ impl LoggedEvent {
         self.message.message().id()
     }
 
-    /// Returns when it was emitted, in milliseconds since the epoch by its publisher's clock.
+    /// Returns the time of its emit by its publisher's clock, if the publisher stated it.
     #[must_use]
-    pub fn emitted_at(&self) -> Option<u64> {
-        self.message.message().enqueued_at()
+    pub fn emitted_at(&self) -> Option<SystemTime> {
+        self.message.message().enqueued_at().map(at_unix_ms)
     }
 
     /// Returns whether its topic matches a pattern.
@@ -164,13 +171,6 @@ impl LoggedEvent {
     }
 }
 
-fn reason(error: OpenError) -> String {
-    match error {
-        OpenError::Fatal(error) => error.to_string(),
-        OpenError::Passing(reason) => reason,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,11 +181,11 @@ mod tests {
         let emit = async |topic: &'static str| broker.publisher().emit_raw(topic, "{}").id(topic).await.unwrap();
         emit("before").await;
         declare(&broker).await.unwrap();
-        assert_eq!(newest(&broker).await, Ok(None));
+        assert_eq!(newest(&broker).await.unwrap(), None);
         for topic in ["a.1", "b.1", "a.2"] {
             emit(topic).await;
         }
-        assert_eq!(newest(&broker).await, Ok(Some(2)));
+        assert_eq!(newest(&broker).await.unwrap(), Some(2));
         let read = async |start| {
             let mut log = EventLog::open(&broker, start).await.unwrap();
             let mut events = Vec::new();

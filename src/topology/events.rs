@@ -36,7 +36,7 @@ pub enum Start {
     Next,
     /// Events from about this time on. The broker starts up to some minutes earlier.
     Time(SystemTime),
-    /// The event with this number, or the oldest one that is left after it.
+    /// The event with this number, or the oldest event after it that the log still has.
     Offset(u64),
 }
 

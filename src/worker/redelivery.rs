@@ -50,7 +50,9 @@ impl JobKey {
         let message = &received.message;
         let mut hasher = CONTENTS.build_hasher();
         message.body.hash(&mut hasher);
-        (message.job_name(), message.properties.timestamp()).hash(&mut hasher);
+        // Two requests may differ by their callers alone.
+        (message.job_name(), message.properties.timestamp(), message.reply_to(), message.correlation_id())
+            .hash(&mut hasher);
         for (name, value) in message.properties.headers().iter().flat_map(FieldTable::inner) {
             // The broker writes and changes these; the properties of an unreadable message contain them too.
             if !name.as_str().starts_with("x-") && name.as_str() != header::ORIGINAL {

@@ -58,7 +58,7 @@ impl LiveConnection {
     }
 
     /// Returns the index of the address to try first after this connection. The node of a retired connection may answer
-    /// and yet not work, such as one that is separated from its cluster.
+    /// without working, for example while it is separated from its cluster.
     pub(super) fn next_index(&self) -> usize {
         if self.retire.initialized() { self.index + 1 } else { 0 }
     }

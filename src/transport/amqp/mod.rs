@@ -229,8 +229,8 @@ impl Amqp {
     }
 
     pub(crate) async fn close(&self) {
-        self.publishing.finish().await;
-        self.replying.finish().await;
+        // Each may take the publish timeout.
+        tokio::join!(self.publishing.finish(), self.replying.finish());
         self.setup.closed.cancel();
         self.consuming.closed().await;
         self.publishing.closed().await;

@@ -13,6 +13,7 @@ use leveret::{
     Broker, Config, JobId, PublishError, Publisher,
     event_log::{self, EventLog, LoggedEvent, Start},
     names,
+    time::unix_ms,
     topology::Topology,
 };
 use leveret_store::time::to_rfc3339;
@@ -103,7 +104,7 @@ impl Place {
     /// The broker starts up to some minutes before a time.
     fn includes(self, event: &LoggedEvent) -> bool {
         match self {
-            Self::Time(ms) => event.emitted_at().is_none_or(|at| at >= ms),
+            Self::Time(ms) => event.emitted_at().is_none_or(|at| unix_ms(at) >= ms),
             Self::First | Self::Next | Self::Offset(_) => true,
         }
     }
@@ -111,7 +112,7 @@ impl Place {
 
 pub(super) async fn declare(config: &Config) -> Result<Exit, Failure> {
     let broker = broker(config).await?;
-    event_log::declare(&broker).await.map_err(|reason| Failure::Other(anyhow!(reason)))?;
+    event_log::declare(&broker).await.map_err(|error| Failure::Other(error.into()))?;
     broker.close().await;
     print(&format!("The stream {} keeps every event from now on.\n", Topology::new(&config.namespace).event_log()))?;
     Ok(Exit::Success)
@@ -127,7 +128,7 @@ pub(super) async fn tail(config: &Config, from: Place, shown: &Shown) -> Result<
     let mut log = open(&broker, from.start()).await?;
     loop {
         let event = match timeout(QUIET, log.next()).await {
-            Ok(event) => event.map_err(|reason| Failure::Other(anyhow!(reason)))?,
+            Ok(event) => event.map_err(|error| Failure::Other(error.into()))?,
             Err(_) if shown.no_follow => return Ok(Exit::Success),
             Err(_) => continue,
         };
@@ -141,7 +142,7 @@ pub(super) async fn tail(config: &Config, from: Place, shown: &Shown) -> Result<
 }
 
 fn show(event: &LoggedEvent, shown: &Shown) -> Result<(), Failure> {
-    let at = event.emitted_at().map(to_rfc3339).unwrap_or_default();
+    let at = event.emitted_at().map(unix_ms).map(to_rfc3339).unwrap_or_default();
     let payload = || String::from_utf8_lossy(event.message().payload()).into_owned();
     match shown.output {
         Format::Json => {
@@ -215,7 +216,7 @@ async fn run(broker: &Broker, replay: &Replay, (from, to): (Place, u64)) -> Resu
     let (publisher, began) = (broker.publisher(), Instant::now());
     let mut number = 0_u32;
     let publishes = events.map(|event| {
-        let event = event.map_err(|reason| Failure::Other(anyhow!(reason)));
+        let event = event.map_err(|error| Failure::Other(error.into()));
         let chosen = event.as_ref().is_ok_and(|event| {
             from.includes(event) && replay.topic.as_deref().is_none_or(|topic| event.matches(topic))
         });
@@ -307,9 +308,9 @@ async fn with_log(config: &Config) -> Result<Broker, Failure> {
 }
 
 async fn newest(broker: &Broker) -> Result<Option<u64>, Failure> {
-    event_log::newest(broker).await.map_err(|reason| Failure::Other(anyhow!(reason)))
+    event_log::newest(broker).await.map_err(|error| Failure::Other(error.into()))
 }
 
 async fn open(broker: &Broker, start: Start) -> Result<EventLog, Failure> {
-    EventLog::open(broker, start).await.map_err(|reason| Failure::Other(anyhow!(reason)))
+    EventLog::open(broker, start).await.map_err(|error| Failure::Other(error.into()))
 }

@@ -165,6 +165,8 @@ fn failed(settings: &RelaySettings, tries: u32, error: &PublishError) -> RowOutc
         PublishError::TooLarge { .. } | PublishError::Invalid { .. } | PublishError::Encode { .. } => {
             RowOutcome::Failed(aside(&error.to_string()))
         }
+        // The outage of the store says nothing about the job.
+        PublishError::UniqueKeys(_) => later(settings, tries, error),
         _ => tried(settings, tries, error),
     }
 }
@@ -174,7 +176,11 @@ fn tried(settings: &RelaySettings, tries: u32, error: &PublishError) -> RowOutco
     if tries + 1 >= settings.tries {
         return RowOutcome::Failed(aside(&error.to_string()));
     }
-    // The number of tries is in the row: any relay may make the next one.
+    later(settings, tries, error)
+}
+
+/// Schedules the next try. The number of tries is in the row, so any relay may make it.
+fn later(settings: &RelaySettings, tries: u32, error: &PublishError) -> RowOutcome {
     let after = settings.backoff.saturating_mul(1 << tries.min(16)).min(LONGEST_BACKOFF);
     RowOutcome::Failed(PublishFailure::Retry { reason: cut(&error.to_string()), after })
 }
