@@ -95,6 +95,22 @@ async fn each_subscription_gets_its_own_copy_and_the_most_specific_handler_takes
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_policy_that_panics_over_an_unknown_event_dead_letters_it_and_ends_no_consumer() {
+    let broker = Broker::memory();
+    let (worker, mut seen) = worker();
+    let panicking = RetryPolicy::custom(|_| panic!("no delay for this"));
+    let running =
+        start(worker.subscribe(Subscription::new("warehouse").retry(panicking), placed), &broker).await.unwrap();
+    broker.publisher().publish_raw("order.unknown", "warehouse", "{}").await.unwrap();
+    broker.publisher().emit(&order("1")).await.unwrap();
+    idle(&broker).await;
+    let letters = dead_letters(&broker, "warehouse").await.unwrap();
+    assert_eq!(letters.iter().map(|letter| letter.kind).collect::<Vec<_>>(), [Some(ErrorKind::Panic)]);
+    assert_eq!(all(&mut seen), ["placed 1 in warehouse as order.placed"]);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failure_concerns_its_own_subscription_alone() {
     let broker = Broker::memory();
     let (worker, mut seen) = worker();

@@ -260,6 +260,22 @@ mod tests {
     }
 
     #[test]
+    fn requests_of_two_callers_are_not_taken_for_each_other() {
+        let asked = |correlation: &str| {
+            let mut message = Message::new("quote", &JobId::from("order-17"), b"{}".to_vec(), 0);
+            let properties = std::mem::take(&mut message.properties);
+            message.properties =
+                properties.with_reply_to("leveret.v1.reply.a".into()).with_correlation_id(correlation.into());
+            Incoming::read(message, true, Now::at(0))
+        };
+        let mut redeliveries = Redeliveries::new(10, SECOND);
+        redeliveries.acked(&asked("1"));
+        redeliveries.channel_lost(0, std::iter::empty());
+        assert_eq!(redeliveries.recognise(&asked("2")), None);
+        assert_eq!(redeliveries.recognise(&asked("1")), Some(Redelivered::Settled(Settlement::Ack)));
+    }
+
+    #[test]
     fn a_lost_ack_is_sent_when_the_job_comes_back() {
         let mut redeliveries = Redeliveries::new(2, SECOND);
         let (first, second, third) = (received("1", "{}"), received("2", "{}"), received("3", "{}"));
