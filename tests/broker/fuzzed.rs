@@ -40,7 +40,9 @@ fn random_value(random: &mut fastrand::Rng, depth: usize) -> Vec<u8> {
         b't' => vec![u8::from(random.bool())],
         b'b' | b'B' => fixed(random, 1),
         b's' | b'u' => fixed(random, 2),
-        b'I' | b'i' | b'f' => fixed(random, 4),
+        b'I' | b'i' => fixed(random, 4),
+        b'f' => finite(fixed(random, 4)),
+        b'd' => finite(fixed(random, 8)),
         b'D' => fixed(random, 5),
         b'A' => {
             let items = random.usize(..4);
@@ -59,6 +61,12 @@ fn random_value(random: &mut fastrand::Rng, depth: usize) -> Vec<u8> {
         _ => fixed(random, 8),
     };
     [[kind].as_slice(), &value].concat()
+}
+
+/// Clears a bit of the exponent. The node refuses a publish with NaN or an infinity, which Erlang cannot represent.
+fn finite(mut float: Vec<u8>) -> Vec<u8> {
+    float[0] &= 0b1011_1111;
+    float
 }
 
 fn header(random: &mut fastrand::Rng) -> Vec<u8> {

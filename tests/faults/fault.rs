@@ -89,7 +89,8 @@ impl Fault {
             }
             Self::NetworkPartitioned => {
                 everyone(stage).for_each(|actor| actor.network(Proxy::freeze));
-                sleep(heartbeats + stage.absence()).await;
+                // Clients look for silence now and then, at least once in a heartbeat.
+                sleep(heartbeats + stage.size.heartbeat + stage.absence()).await;
                 everyone(stage).for_each(|actor| actor.network(Proxy::thaw));
             }
             Self::ConnectionsHalfOpen => everyone(stage).for_each(|actor| actor.network(Proxy::strand)),
