@@ -279,7 +279,7 @@ impl NewJob {
     /// use leveret::status_update::Transition;
     ///
     /// let (new, queued) = leveret::NewJob::raw("email.send", "email", "{}").track().into_queued(SystemTime::now());
-    /// assert_eq!((queued.job.as_str(), queued.step), ("email.send", Transition::Queued { due: None, expires: None }));
+    /// assert_eq!((queued.job.as_str(), queued.transition), ("email.send", Transition::Queued { due: None, expires: None }));
     /// # let _ = new;
     /// ```
     pub fn into_queued(mut self, at: SystemTime) -> (Self, StatusUpdate) {
