@@ -207,6 +207,22 @@ impl Broker {
     }
 }
 
+impl Broker {
+    /// Returns the reason why this process is not ready, as `/readyz` shows it: no worker runs on this handle, a queue or
+    /// subscription of one has no consumer yet, or one is stopping.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() {
+    /// let reason = leveret::Broker::memory().unready();
+    /// assert!(reason.is_some_and(|reason| reason.starts_with("no worker runs")));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn unready(&self) -> Option<String> {
+        self.health().unready()
+    }
+}
+
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let backend = self.shared.transport.system();

@@ -23,7 +23,7 @@ impl<E: Event> FromEvent for E {}
 impl FromEvent for RawEvent {}
 
 mod sealed {
-    use super::{Event, JobError, RawEvent};
+    use super::{Event, JobError, RawEvent, raw::opened};
     use crate::{attempt::handler::decode_as, message::Message};
 
     /// A message, whose type is not public.
@@ -41,7 +41,10 @@ mod sealed {
         const TOPIC: Option<&'static str> = Some(E::TOPIC);
 
         fn read(incoming: Incoming<'_>) -> Result<Self, JobError> {
-            decode_as(incoming.0, E::TOPIC)
+            match opened(incoming.0)? {
+                Some((_, data)) => decode_as(&data, E::TOPIC),
+                None => decode_as(incoming.0, E::TOPIC),
+            }
         }
     }
 
@@ -49,7 +52,7 @@ mod sealed {
         const TOPIC: Option<&'static str> = None;
 
         fn read(incoming: Incoming<'_>) -> Result<Self, JobError> {
-            Ok(Self::new(incoming.0.clone()))
+            Self::new(incoming.0)
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     attempt::handler::decode_as,
     error::{Class, JobError},
     event::Event,
-    message::Message,
+    message::{Message, cloud_event::CloudEvent},
 };
 
 /// An event as it came, for handlers of several types ([`Subscription::pattern`](crate::Subscription::pattern)).
@@ -26,23 +26,47 @@ use crate::{
 /// # let _ = Worker::new(()).subscribe(Subscription::new("audit").pattern("order.*"), log);
 /// ```
 #[derive(Clone)]
-pub struct RawEvent(Message);
+pub struct RawEvent {
+    /// The data of a CloudEvent is its body.
+    message: Message,
+    cloud_event: Option<CloudEvent>,
+}
+
+/// Returns the attributes of a CloudEvent, and the message with its data as the body; `None` for another message.
+pub(super) fn opened(message: &Message) -> Result<Option<(CloudEvent, Message)>, JobError> {
+    message.open_cloud_event().map_err(|invalid| JobError::new(Class::Decode, invalid))
+}
 
 impl RawEvent {
-    pub(super) fn new(message: Message) -> Self {
-        Self(message)
+    pub(super) fn new(message: &Message) -> Result<Self, JobError> {
+        Ok(match opened(message)? {
+            Some((event, message)) => Self { message, cloud_event: Some(event) },
+            None => Self { message: message.clone(), cloud_event: None },
+        })
     }
 
     /// Returns the topic.
     #[must_use]
     pub fn topic(&self) -> &str {
-        self.0.job_name().unwrap_or_default()
+        self.message.job_name().unwrap_or_default()
     }
 
-    /// Returns the payload.
+    /// Returns the payload: of a CloudEvent its data, or `null` without any.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        &self.0.body
+        &self.message.body
+    }
+
+    /// Returns the attributes of an event whose publisher wrote it as a CloudEvent.
+    ///
+    /// ```
+    /// # fn doc(event: &leveret::RawEvent) {
+    /// let source = event.cloud_event().map_or("unknown", |attributes| attributes.source());
+    /// # let _ = source; }
+    /// ```
+    #[must_use]
+    pub fn cloud_event(&self) -> Option<&CloudEvent> {
+        self.cloud_event.as_ref()
     }
 
     /// Reads the payload as an event of that type.
@@ -55,7 +79,7 @@ impl RawEvent {
             let reason = format!("the event has the topic {:?}, and was read as {:?}", self.topic(), E::TOPIC);
             return Err(JobError::new(Class::Decode, reason));
         }
-        decode_as(&self.0, E::TOPIC)
+        decode_as(&self.message, E::TOPIC)
     }
 
     /// Reads the payload as JSON.
@@ -64,7 +88,7 @@ impl RawEvent {
     ///
     /// An error that dead-letters the event: with a payload that is not JSON.
     pub fn json(&self) -> Result<serde_json::Value, JobError> {
-        decode_as(&self.0, self.topic())
+        decode_as(&self.message, self.topic())
     }
 }
 
@@ -73,7 +97,7 @@ impl fmt::Debug for RawEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RawEvent")
             .field("topic", &self.topic())
-            .field("bytes", &self.0.body.len())
+            .field("bytes", &self.message.body.len())
             .finish_non_exhaustive()
     }
 }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::{
-    Broker, Context, ErrorKind, Event, Job, JobResult, Outcome, Queue, RawEvent, RetryPolicy, Subscription, Worker,
+    Broker, Context, ErrorKind, Event, Job, JobResult, NewEvent, Outcome, Queue, RawEvent, RetryPolicy, Subscription,
+    Worker,
     status_update::{StatusUpdate, Transition},
     testing::{dead_letters, idle, perform_raw, start},
 };
@@ -92,6 +93,53 @@ async fn each_subscription_gets_its_own_copy_and_the_most_specific_handler_takes
             "sent 2 in warehouse",
         ]
     );
+}
+
+async fn attributes(event: RawEvent, ctx: Context<Seen>) -> JobResult {
+    let of = event.cloud_event().map(|of| format!("{} {} {}", of.source(), of.id(), of.event_type()));
+    ctx.state().send(format!("{of:?} {} {}", event.topic(), event.json()?)).unwrap();
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cloud_event_reaches_typed_handlers_with_its_data_and_raw_ones_with_its_attributes() {
+    let broker = Broker::memory();
+    let (worker, mut seen) = worker();
+    let worker = worker
+        .subscribe(Subscription::new("warehouse"), placed)
+        .subscribe(Subscription::new("audit").pattern("order.*"), attributes);
+    let running = start(worker, &broker).await.unwrap();
+    broker.publisher().emit(&order("1")).id("e-1").cloud_event("/shop").await.unwrap();
+    broker.publisher().emit(&order("2")).await.unwrap();
+    let foreign =
+        r#"{"specversion": "1.0", "id": "7", "source": "urn:x", "type": "order.placed", "data": {"order": "3"}}"#;
+    broker.publisher().emit(NewEvent::from_cloud_event(foreign).unwrap()).await.unwrap();
+    let other_version = foreign.replace("1.0", "0.3").replace("placed", "sent");
+    broker
+        .publisher()
+        .emit_raw("order.placed", other_version)
+        .content_type("application/cloudevents+json")
+        .await
+        .unwrap();
+    idle(&broker).await;
+    running.stop().await.unwrap();
+    assert_eq!(
+        all(&mut seen),
+        [
+            r#"None order.placed {"order":"2"}"#,
+            r#"Some("/shop e-1 order.placed") order.placed {"order":"1"}"#,
+            r#"Some("urn:x 7 order.placed") order.placed {"order":"3"}"#,
+            "placed 1 in warehouse as order.placed",
+            "placed 2 in warehouse as order.placed",
+            "placed 3 in warehouse as order.placed",
+        ]
+    );
+    for subscription in ["warehouse", "audit"] {
+        let letters = dead_letters(&broker, subscription).await.unwrap();
+        let dead: Vec<_> = letters.iter().map(|letter| (letter.kind, letter.reason.as_str())).collect();
+        let reason = r#"invalid CloudEvent: specversion: "0.3" is not understood: send "1.0""#;
+        assert_eq!(dead, [(Some(ErrorKind::Decode), reason)], "{subscription}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

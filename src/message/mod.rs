@@ -5,6 +5,7 @@
 //! invalid framework header that controls a job is [`Malformed`]: the job is dead-lettered with the header's name
 //! instead of running at the wrong time. Invalid headers that only inform are ignored.
 
+pub(crate) mod cloud_event;
 pub(crate) mod dead_letter;
 mod number;
 mod origin;
@@ -19,7 +20,7 @@ use lapin::{
     types::{AMQPValue, FieldTable, LongString, ShortString},
 };
 
-use self::number::Number;
+use self::{cloud_event::is_json, number::Number};
 use crate::{job::JobId, outcome::ErrorKind};
 
 /// Header names. None starts with `x-`, because AMQP 1.0 conversion would move such headers.
@@ -231,9 +232,7 @@ impl Message {
         }
         let kind = self.properties.content_type().as_ref().map_or("", ShortString::as_str);
         let essence = kind.split(';').next().unwrap_or_default().trim();
-        let suffix = essence.rsplit_once('+').map_or("", |(_, suffix)| suffix);
-        let json = among(essence, &["application/json", "", "text/json", "application/octet-stream", "text/plain"])
-            || suffix.eq_ignore_ascii_case("json");
+        let json = is_json(kind) || among(essence, &["", "application/octet-stream", "text/plain"]);
         (!json).then(|| format!("content type {kind:?}"))
     }
 

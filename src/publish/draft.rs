@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     fmt,
     time::{Duration, SystemTime},
 };
@@ -9,6 +10,7 @@ use std::{
 use lapin::types::{AMQPValue, FieldTable};
 
 use crate::publish::{
+    header_value::HeaderValue,
     new_job::{NewJob, new_origin},
     options::{JobOptions, Lanes},
 };
@@ -129,8 +131,9 @@ impl NewJob {
         let id = self.id.as_deref().map_or_else(JobId::mint, JobId::from);
         accept(names::id, "job id", id.as_str())?;
         options.check_unique()?;
+        let shared = options.shared();
         let mut headers = FieldTable::default();
-        options.add_tracking_headers(&mut headers)?;
+        shared.add_headers(&mut headers)?;
         if let Some(at) = self.fired_at {
             headers.insert(header::FIRED_AT.into(), integer(at));
         }
@@ -138,20 +141,17 @@ impl NewJob {
         if let Some(at) = options.expiry(now, wait)? {
             headers.insert(header::EXPIRES_AT.into(), integer(at));
         }
-        for (name, value) in &options.headers {
-            accept(names::header, "header", name)?;
-            headers.insert(name.as_str().into(), value.clone().into_amqp());
-        }
         if !wait.is_zero() {
             headers.insert(header::NOT_BEFORE.into(), integer(now + millis(wait)));
         }
         let enqueued_at = self.enqueued_at.unwrap_or(now);
         let mut message = Message::with_headers(&self.name, &id, Vec::new(), enqueued_at, headers);
-        options.set_properties(&mut message)?;
-        let size = message.header_size();
-        if size > COPY_HEADER_LIMIT {
-            return Err(PublishError::TooLarge { part: "headers", size, limit: COPY_HEADER_LIMIT });
+        shared.set_properties(&mut message)?;
+        if let Some(priority) = options.priority {
+            require(priority <= 31, "priority", &priority, "it must be 0 to 31")?;
+            message.properties = std::mem::take(&mut message.properties).with_priority(priority);
         }
+        check_header_size(&message)?;
         Ok((id, wait, message))
     }
 }
@@ -171,20 +171,14 @@ impl JobOptions {
         }
     }
 
-    /// Adds the headers for the job's origin, label and tracking.
-    fn add_tracking_headers(&self, headers: &mut FieldTable) -> Result<(), PublishError> {
-        if self.is_tracked() {
-            let origin = self.origin.clone().unwrap_or_else(new_origin);
-            let fits = (1..=LONGEST_ORIGIN).contains(&origin.len());
-            require(fits, "origin", &origin, "it must have 1 to 64 bytes")?;
-            headers.insert(header::TRACK.into(), AMQPValue::Boolean(true));
-            headers.insert(header::ORIGIN.into(), text(&origin));
+    fn shared(&self) -> SharedOptions<'_> {
+        SharedOptions {
+            origin: self.is_tracked().then(|| self.origin.clone().unwrap_or_else(new_origin)),
+            label: self.label.as_deref(),
+            correlation_id: self.correlation_id.as_deref(),
+            content_type: self.content_type.as_deref(),
+            headers: &self.headers,
         }
-        if let Some(label) = &self.label {
-            require(label.len() <= LONGEST_LABEL, "label", label, "it must have at most 1024 bytes")?;
-            headers.insert(header::LABEL.into(), text(label));
-        }
-        Ok(())
     }
 
     /// Returns the delay from now.
@@ -221,25 +215,60 @@ impl JobOptions {
         }
         Ok(Some(now.saturating_add(millis(time_to_live))))
     }
+}
 
-    fn set_properties(&self, message: &mut Message) -> Result<(), PublishError> {
+/// The options that jobs and events share.
+pub(super) struct SharedOptions<'a> {
+    /// The value that distinguishes a tracked job or event from others with the same id; `None` if it is not tracked.
+    pub(super) origin: Option<String>,
+    pub(super) label: Option<&'a str>,
+    pub(super) correlation_id: Option<&'a str>,
+    pub(super) content_type: Option<&'a str>,
+    pub(super) headers: &'a BTreeMap<String, HeaderValue>,
+}
+
+impl SharedOptions<'_> {
+    /// Adds the headers for the origin, the label and tracking, and the publisher's own.
+    pub(super) fn add_headers(&self, headers: &mut FieldTable) -> Result<(), PublishError> {
+        if let Some(origin) = &self.origin {
+            let fits = (1..=LONGEST_ORIGIN).contains(&origin.len());
+            require(fits, "origin", origin, "it must have 1 to 64 bytes")?;
+            headers.insert(header::TRACK.into(), AMQPValue::Boolean(true));
+            headers.insert(header::ORIGIN.into(), text(origin));
+        }
+        if let Some(label) = self.label {
+            require(label.len() <= LONGEST_LABEL, "label", &label, "it must have at most 1024 bytes")?;
+            headers.insert(header::LABEL.into(), text(label));
+        }
+        for (name, value) in self.headers {
+            accept(names::header, "header", name)?;
+            headers.insert(name.as_str().into(), value.clone().into_amqp());
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_properties(&self, message: &mut Message) -> Result<(), PublishError> {
         let mut properties = std::mem::take(&mut message.properties);
-        if let Some(correlation) = &self.correlation_id {
-            require(correlation.len() <= 255, "correlation id", correlation, "it must have at most 255 bytes")?;
+        if let Some(correlation) = self.correlation_id {
+            require(correlation.len() <= 255, "correlation id", &correlation, "it must have at most 255 bytes")?;
             properties = properties.with_correlation_id(short(correlation));
         }
-        if let Some(content_type) = &self.content_type {
+        if let Some(content_type) = self.content_type {
             let fits = (1..=255).contains(&content_type.len());
-            require(fits, "content type", content_type, "it must have 1 to 255 bytes")?;
+            require(fits, "content type", &content_type, "it must have 1 to 255 bytes")?;
             properties = properties.with_content_type(short(content_type));
-        }
-        if let Some(priority) = self.priority {
-            require(priority <= 31, "priority", &priority, "it must be 0 to 31")?;
-            properties = properties.with_priority(priority);
         }
         message.properties = properties;
         Ok(())
     }
+}
+
+pub(super) fn check_header_size(message: &Message) -> Result<(), PublishError> {
+    let size = message.header_size();
+    if size > COPY_HEADER_LIMIT {
+        return Err(PublishError::TooLarge { part: "headers", size, limit: COPY_HEADER_LIMIT });
+    }
+    Ok(())
 }
 
 /// Applies one of the rules of [`names`].

@@ -1,4 +1,4 @@
-//! One event: its options, and the message built from them.
+//! One emit: an event and its publisher, to be awaited.
 
 use std::{
     borrow::Cow,
@@ -7,28 +7,23 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use lapin::types::{AMQPValue, FieldTable};
-use uuid::Uuid;
-
 use crate::publish::{
-    draft::{accept, require},
     header_value::HeaderValue,
+    new_event::NewEvent,
     publisher::{Publisher, failure, outcome},
 };
 use crate::{
     error::PublishError,
-    event::Event,
     job::JobId,
-    message::{COPY_HEADER_LIMIT, LONGEST_LABEL, Message, header, short, text},
-    names,
-    time::unix_ms,
+    message::{Message, header},
     topology::Target,
     trace::TraceSpan,
     transport::SendError,
 };
 
 impl Publisher {
-    /// Publishes an event when awaited; set options before.
+    /// Publishes an event when awaited; set options before. It takes a reference to an [`Event`](crate::Event), or a
+    /// [`NewEvent`].
     ///
     /// Every subscription to the topic gets its own copy. An event without any subscription is dropped: that is no
     /// error, and `leveret_events_emitted_total` counts it as `no_subscription`.
@@ -47,14 +42,11 @@ impl Publisher {
     /// publisher.emit(&event).id("order-17-placed").header("tenant", "acme").await?;
     /// # Ok(()) }
     /// ```
-    pub fn emit<E: Event>(&self, event: &E) -> Emit {
-        let body = serde_json::to_vec(event);
-        let encoding =
-            |error: serde_json::Error| PublishError::Encode { job: E::TOPIC.to_owned(), reason: error.to_string() };
-        Emit::new(self, E::TOPIC.into(), body.map_err(encoding))
+    pub fn emit(&self, event: impl Into<NewEvent>) -> Emit {
+        Emit { publisher: self.clone(), new: event.into() }
     }
 
-    /// Publishes an event without its type: by its topic and its payload, which should be JSON.
+    /// Publishes an event without its type, like [`NewEvent::raw`].
     ///
     /// ```no_run
     /// # async fn doc(publisher: leveret::Publisher) -> Result<(), leveret::PublishError> {
@@ -62,11 +54,12 @@ impl Publisher {
     /// # Ok(()) }
     /// ```
     pub fn emit_raw(&self, topic: impl Into<Cow<'static, str>>, payload: impl Into<Vec<u8>>) -> Emit {
-        Emit::new(self, topic.into(), Ok(payload.into()))
+        self.emit(NewEvent::raw(topic, payload))
     }
 }
 
-/// One event and its options. Awaiting it sends the event and waits until the queue of each subscription has its copy.
+/// One emit of a [`NewEvent`]. Its setters are those of the event. Awaiting it sends the event and waits until the queue
+/// of each subscription has its copy.
 ///
 /// # Errors
 ///
@@ -80,104 +73,31 @@ impl Publisher {
 #[must_use = "an event is published when this is awaited"]
 pub struct Emit {
     publisher: Publisher,
-    topic: Cow<'static, str>,
-    body: Result<Vec<u8>, PublishError>,
-    id: Option<String>,
-    is_tracked: bool,
-    label: Option<String>,
-    correlation_id: Option<String>,
-    enqueued_at: Option<SystemTime>,
-    headers: Vec<(String, HeaderValue)>,
+    new: NewEvent,
 }
 
-impl Emit {
-    fn new(publisher: &Publisher, topic: Cow<'static, str>, body: Result<Vec<u8>, PublishError>) -> Self {
-        Self {
-            publisher: publisher.clone(),
-            topic,
-            body,
-            id: None,
-            is_tracked: false,
-            label: None,
-            correlation_id: None,
-            enqueued_at: None,
-            headers: Vec::new(),
-        }
-    }
+/// Defines setters of [`Emit`] as those of [`NewEvent`].
+macro_rules! setters {
+    ($($name:ident($($argument:ident: $type:ty),*);)*) => {
+        impl Emit {$(
+            #[doc = concat!("See [`NewEvent::", stringify!($name), "`](NewEvent::", stringify!($name), ").")]
+            pub fn $name(mut self, $($argument: $type),*) -> Self {
+                self.new = self.new.$name($($argument),*);
+                self
+            }
+        )*}
+    };
+}
 
-    /// Sets the event's id, 1 to 128 bytes; a UUIDv7 by default. Use the same id for another emit after
-    /// [`PublishError::Uncertain`].
-    pub fn id(mut self, id: impl Into<String>) -> Self {
-        self.id = Some(id.into());
-        self
-    }
-
-    /// Sets a text that tools show with the event, up to 1 KiB.
-    pub fn label(mut self, label: impl Into<String>) -> Self {
-        self.label = Some(label.into());
-        self
-    }
-
-    /// Sets the property `correlation_id`, up to 255 bytes, which all copies of the event keep.
-    pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
-        self.correlation_id = Some(id.into());
-        self
-    }
-
-    /// Sets the time since which the event is on its way, for events that were stored elsewhere first; now by default.
-    pub fn enqueued_at(mut self, time: SystemTime) -> Self {
-        self.enqueued_at = Some(time);
-        self
-    }
-
-    /// Adds a header of your own, under the rules of [`NewJob::header`](crate::NewJob::header).
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<HeaderValue>) -> Self {
-        self.headers.push((name.into(), value.into()));
-        self
-    }
-
-    /// Makes the worker of each subscription publish status updates, under the id `<id>@<subscription>`, and allows the
-    /// event to be [cancelled](Publisher::cancel) there under that id.
-    pub fn track(mut self) -> Self {
-        self.is_tracked = true;
-        self
-    }
-
-    /// Builds the message, checked against every rule that could refuse it later.
-    fn into_message(self) -> Result<(Cow<'static, str>, JobId, Message), PublishError> {
-        let (broker, body) = (&self.publisher.broker, self.body?);
-        let limit = broker.config().payload_limit;
-        if body.len() > limit {
-            return Err(PublishError::TooLarge { part: "payload", size: body.len(), limit });
-        }
-        accept(names::topic, "topic", &self.topic)?;
-        let id = self.id.map_or_else(JobId::mint, JobId::from);
-        accept(names::event_id, "event id", id.as_str())?;
-        let mut headers = FieldTable::default();
-        for (name, value) in self.headers {
-            accept(names::header, "header", &name)?;
-            headers.insert(name.into(), value.into_amqp());
-        }
-        if let Some(label) = &self.label {
-            require(label.len() <= LONGEST_LABEL, "label", label, "it must have at most 1024 bytes")?;
-            headers.insert(header::LABEL.into(), text(label));
-        }
-        if self.is_tracked {
-            headers.insert(header::TRACK.into(), AMQPValue::Boolean(true));
-            headers.insert(header::ORIGIN.into(), text(&Uuid::new_v4().simple().to_string()));
-        }
-        let enqueued_at = self.enqueued_at.map_or_else(|| broker.now_ms(), unix_ms);
-        let mut message = Message::with_headers(&self.topic, &id, body, enqueued_at, headers);
-        if let Some(correlation) = &self.correlation_id {
-            require(correlation.len() <= 255, "correlation id", correlation, "it must have at most 255 bytes")?;
-            message.properties = message.properties.with_correlation_id(short(correlation));
-        }
-        let size = message.header_size();
-        if size > COPY_HEADER_LIMIT {
-            return Err(PublishError::TooLarge { part: "headers", size, limit: COPY_HEADER_LIMIT });
-        }
-        Ok((self.topic, id, message))
-    }
+setters! {
+    id(id: impl Into<String>);
+    label(label: impl Into<String>);
+    correlation_id(id: impl Into<String>);
+    content_type(content_type: impl Into<String>);
+    cloud_event(source: impl Into<String>);
+    enqueued_at(time: SystemTime);
+    header(name: impl Into<String>, value: impl Into<HeaderValue>);
+    track();
 }
 
 impl IntoFuture for Emit {
@@ -185,9 +105,10 @@ impl IntoFuture for Emit {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
+        let Self { publisher, new } = self;
         Box::pin(async move {
-            let publisher = self.publisher.clone();
-            let (topic, id, message) = self.into_message()?;
+            let topic = new.topic.clone();
+            let (id, message) = new.into_message(publisher.broker.config().payload_limit, publisher.now_ms())?;
             send(&publisher, &topic, id, message).await
         })
     }
@@ -220,7 +141,7 @@ async fn send(publisher: &Publisher, topic: &str, id: JobId, mut message: Messag
 
 #[cfg(test)]
 mod tests {
-    use crate::{Broker, PublishError};
+    use crate::Broker;
 
     #[tokio::test]
     async fn an_event_without_a_subscription_is_no_error_and_is_counted() {
@@ -229,27 +150,5 @@ mod tests {
         let text = broker.metrics_text();
         let line = r#"leveret_events_emitted_total{outcome="no_subscription",topic="order.placed"} 1"#;
         assert!(text.contains(line), "{text}");
-    }
-
-    #[tokio::test]
-    async fn a_topic_id_label_or_header_that_no_worker_could_read_is_refused_with_its_rule() {
-        let broker = Broker::memory();
-        let emit = || broker.publisher().emit_raw("order.placed", "{}");
-        let topic = |topic: &'static str| broker.publisher().emit_raw(topic, "{}");
-        for (emit, what) in [
-            (topic("order.*"), "topic"),
-            (topic("leveret.order"), "topic"),
-            (emit().id("i".repeat(129)), "event id"),
-            (emit().id(""), "event id"),
-            (emit().label("l".repeat(1025)), "label"),
-            (emit().header("leveret-attempt", 1), "header"),
-            (emit().correlation_id("c".repeat(256)), "correlation id"),
-        ] {
-            let error = emit.await.unwrap_err();
-            assert!(matches!(&error, PublishError::Invalid { what: of, .. } if *of == what), "{error}");
-        }
-        let id =
-            emit().id("i".repeat(128)).label("l").header("tenant", "acme").correlation_id("c").track().await.unwrap();
-        assert_eq!(id.as_str().len(), 128);
     }
 }

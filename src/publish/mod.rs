@@ -3,7 +3,9 @@
 pub(crate) mod builder;
 pub(crate) mod draft;
 pub(crate) mod emit;
+mod event_draft;
 pub(crate) mod header_value;
+pub(crate) mod new_event;
 pub(crate) mod new_job;
 pub(crate) mod options;
 pub(crate) mod publisher;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use leveret::{
-    Broker, Config, Context, ErrorKind, Event, JobResult, RawEvent, RetryPolicy, Subscription, Worker,
+    Broker, Config, Context, ErrorKind, Event, JobResult, NewEvent, RawEvent, RetryPolicy, Subscription, Worker,
     testing::{DeadLetter, Running, dead_letters, start},
 };
 use leveret_harness::{Proxy, RawClient, eventually, shared_node, unique};
@@ -22,6 +22,7 @@ on_both_brokers!(
     a_subscription_that_keeps_the_last_events_drops_the_oldest_without_dead_lettering_it,
     an_old_process_that_meets_a_new_event_type_leaves_it_for_the_new_one,
     a_service_subscribes_and_another_leaves_while_the_publisher_goes_on,
+    a_cloud_event_is_handled_by_its_data_and_an_invalid_one_is_a_dead_letter_that_says_why,
 );
 
 /// The topics differ from those of other tests, whose queues stand on the same broker.
@@ -145,6 +146,14 @@ async fn raw(event: RawEvent, ctx: Context<(String, Seen)>) -> JobResult {
     let json = event.json()?;
     let text = |name: &str| json[name].as_str().unwrap_or_default().to_owned();
     seen.add(&text("run"), format!("{process} raw {} {}", event.topic(), text("text")));
+    Ok(())
+}
+
+async fn sources(event: RawEvent, ctx: Context<(String, Seen)>) -> JobResult {
+    let (process, seen) = ctx.state();
+    let (json, source) = (event.json()?, event.cloud_event().map_or("none", |attributes| attributes.source()));
+    let text = |name: &str| json[name].as_str().unwrap_or_default();
+    seen.add(text("run"), format!("{process} of {source} {}", text("text")));
     Ok(())
 }
 
@@ -286,6 +295,27 @@ async fn a_service_subscribes_and_another_leaves_while_the_publisher_goes_on(pla
     for running in [one, two] {
         running.stop().await.unwrap();
     }
+}
+
+async fn a_cloud_event_is_handled_by_its_data_and_an_invalid_one_is_a_dead_letter_that_says_why(place: Place) {
+    let test = Test::new(place);
+    let twice = RetryPolicy::fixed(Duration::from_millis(100)).max_attempts(2);
+    let worker = test
+        .worker("one")
+        .subscribe(test.subscription("warehouse").retry(twice), placed)
+        .subscribe(test.subscription("audit").pattern("events-test.order.*"), sources);
+    let running = test.start(worker).await;
+    let publisher = test.place.broker.publisher();
+    let event = NewEvent::of(&Placed { run: test.seen.run.clone(), text: "bad".to_owned() }).cloud_event("/shop");
+    eventually("the event is confirmed", LONG, async || publisher.emit(event.clone()).await.is_ok()).await;
+    // The copy for the second attempt is a CloudEvent too.
+    let expected = ["one of /shop bad", "one placed bad 1", "one placed bad 2"];
+    assert_eq!(test.seen.until(3).await, expected);
+    publisher.emit(NewEvent::raw(Placed::TOPIC, "{}").content_type("application/cloudevents+json")).await.unwrap();
+    let letters = test.letters("warehouse", 2).await;
+    running.stop().await.unwrap();
+    let invalid = letters.iter().find(|letter| letter.kind == Some(ErrorKind::Decode)).unwrap();
+    assert_eq!(invalid.reason, "invalid CloudEvent: specversion: it is missing");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,6 +21,8 @@ struct OrderPlaced {
     customer: u64,
 }
 
+const PLACED: &str = "order-17-placed";
+
 type Seen = mpsc::UnboundedSender<(String, String)>;
 
 async fn note(event: OrderPlaced, ctx: Context<Seen>) -> JobResult {
@@ -31,13 +33,14 @@ async fn note(event: OrderPlaced, ctx: Context<Seen>) -> JobResult {
     Ok(())
 }
 
-fn block(language: &str) -> &'static str {
-    let (_, from) = PAGE.split_once(&format!("```{language}\n")).unwrap();
+/// The first snippet in the page that begins so.
+fn block(beginning: &str) -> &'static str {
+    let (_, from) = PAGE.split_once(&format!("```{beginning}\n")).unwrap();
     from.split_once("```").unwrap().0
 }
 
-/// The event of the program reaches a subscription.
-async fn is_handled(mut program: Command) {
+/// The event of the program reaches a subscription, with this id.
+async fn is_handled(mut program: Command, id: &str) {
     let vhost = shared_node().await.vhost().await;
     let (sender, mut seen) = mpsc::unbounded_channel();
     let broker = broker(&vhost.url());
@@ -50,7 +53,7 @@ async fn is_handled(mut program: Command) {
         tokio::task::block_in_place(|| program.output()).unwrap().status.success()
     })
     .await;
-    assert_eq!(seen.recv().await.unwrap(), ("order-17-placed".to_owned(), "17".to_owned()));
+    assert_eq!(seen.recv().await.unwrap(), (id.to_owned(), "17".to_owned()));
     running.stop().await.unwrap();
 }
 
@@ -58,19 +61,26 @@ async fn is_handled(mut program: Command) {
 async fn the_event_of_a_python_client_is_handled() {
     let mut program = python().await;
     program.args(["-c", block("python")]);
-    is_handled(program).await;
+    is_handled(program, PLACED).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_event_of_a_node_client_is_handled() {
     let mut program = javascript().await;
     program.args(["-e", block("javascript")]);
-    is_handled(program).await;
+    is_handled(program, PLACED).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_event_of_a_go_client_is_handled() {
-    is_handled(Command::new(golang(block("go")).await)).await;
+    is_handled(Command::new(golang(block("go")).await), PLACED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cloud_event_of_a_python_client_is_handled_under_its_source_and_id() {
+    let mut program = python().await;
+    program.args(["-c", block("python\n# a CloudEvent")]);
+    is_handled(program, "/shop 17").await;
 }
 
 fn order(order: &str, customer: u64) -> OrderPlaced {

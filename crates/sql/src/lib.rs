@@ -31,5 +31,5 @@ pub use crate::inbox::{Inbox, InboxStatus};
 pub use crate::{
     db::Connection,
     error::{Error, Result},
-    outbox::{Outbox, OutboxEvent, OutboxStatus, Relay, SetAsideJob, SetAsideSelection, Waker},
+    outbox::{Outbox, OutboxStatus, Relay, SetAsideJob, SetAsideSelection, Waker},
 };

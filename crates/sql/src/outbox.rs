@@ -39,7 +39,6 @@ mod operate;
 mod relay;
 
 pub use self::{
-    emit::OutboxEvent,
     enqueue::Outbox,
     operate::{OutboxStatus, SetAsideJob, SetAsideSelection},
     relay::{Relay, Waker},

@@ -249,12 +249,12 @@ impl AmqpSession {
             Some(Ok(delivery)) => {
                 self.acks.delivered(delivery.delivery_tag);
                 let mut message = Message { properties: delivery.properties, body: delivery.data.into() };
-                if let Some(topics) = &self.topics
-                    && delivery.exchange == *topics
-                    && message.job_name().is_none()
-                {
-                    // Copies come back under another routing key.
-                    message.properties = std::mem::take(&mut message.properties).with_type(delivery.routing_key);
+                if self.topics.as_ref().is_some_and(|topics| delivery.exchange == *topics) {
+                    if message.job_name().is_none() {
+                        // Copies come back under another routing key.
+                        message.properties = std::mem::take(&mut message.properties).with_type(delivery.routing_key);
+                    }
+                    message.adopt_cloud_event_id();
                 }
                 Ok(Delivery { tag: delivery.delivery_tag, redelivered: delivery.redelivered, message })
             }

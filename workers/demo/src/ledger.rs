@@ -18,17 +18,17 @@ pub struct Ledger {
 #[derive(Debug, Default)]
 pub struct JobRecords {
     records: Vec<JobRecord>,
-    by_id: HashMap<String, usize>,
-    /// Jobs that other jobs enqueue at their end, before their first attempt.
+    by_key: HashMap<String, usize>,
+    /// Copies of events that jobs emit at their end, before their first attempt.
     expected: HashMap<String, JobRecord>,
 }
 
-/// One job.
+/// One job, or one copy of an event.
 #[derive(Clone, Debug)]
 pub struct JobRecord {
-    /// Name of the job.
+    /// Name of the job, or of the copy.
     pub job: &'static str,
-    /// Queue of the job.
+    /// Queue of the job, or subscription of the copy.
     pub queue: &'static str,
     /// Label for people.
     pub label: String,
@@ -42,8 +42,8 @@ pub struct JobRecord {
     pub error: Option<String>,
     /// Outcome of the job.
     pub outcome: JobOutcome,
-    /// Id of the job that this job enqueues at its end.
-    follow_up: Option<String>,
+    /// Keys of the copies of the event that this job emits at its end.
+    follow_ups: Vec<String>,
 }
 
 /// Outcome of a job.
@@ -64,16 +64,17 @@ pub enum JobOutcome {
 
 impl Ledger {
     /// Registers a job by its id, before its copies are published.
-    pub fn enter(&self, id: String, route: (&'static str, &'static str), label: &str, copies: usize) {
-        self.records.send_modify(|records| records.enter(id, JobRecord::new(route, label, copies)));
+    pub fn enter(&self, id: &str, route: (&'static str, &'static str), label: &str, copies: usize) {
+        self.records.send_modify(|records| records.enter(key(id, route.1), JobRecord::new(route, label, copies)));
     }
 
-    /// Registers the job that the job `of` enqueues at its end. The new job counts from its first attempt, or from the end
-    /// of the other job.
-    pub fn expect(&self, of: &str, id: String, route: (&'static str, &'static str), label: &str) {
+    /// Registers a copy of the event that the job `of` of this queue emits at its end. The copy counts from its first
+    /// attempt, or from the end of the job.
+    pub fn expect(&self, of: (&str, &str), id: &str, route: (&'static str, &'static str), label: &str) {
+        let (of, copy) = (key(of.0, of.1), key(id, route.1));
         self.records.send_modify(|records| {
-            records.change(of, |record| record.follow_up = Some(id.clone()));
-            records.expected.insert(id, JobRecord::new(route, label, 1));
+            records.change(&of, |record| record.follow_ups.push(copy.clone()));
+            records.expected.insert(copy, JobRecord::new(route, label, 1));
         });
     }
 
@@ -107,16 +108,21 @@ impl Ledger {
             };
             self.records.send_modify(|records| {
                 for (id, outcome) in letters {
-                    records.change(&id, |record| record.outcome = outcome);
+                    records.change(&key(&id, queue), |record| record.outcome = outcome);
                 }
             });
         }
         Ok(())
     }
 
-    fn change(&self, id: &str, change: impl FnOnce(&mut JobRecord)) {
-        self.records.send_if_modified(|records| records.change(id, change));
+    fn change(&self, key: &str, change: impl FnOnce(&mut JobRecord)) {
+        self.records.send_if_modified(|records| records.change(key, change));
     }
+}
+
+/// The key of a job, and of an event in one of its subscriptions, which all know it by one id.
+fn key(id: &str, queue: &str) -> String {
+    format!("{id}@{queue}")
 }
 
 async fn dead_letters_in_store(store: &Store, queue: &str) -> anyhow::Result<Vec<(String, JobOutcome)>> {
@@ -148,8 +154,8 @@ impl JobRecords {
         self.records.iter().filter(|record| condition(record)).count()
     }
 
-    fn enter(&mut self, id: String, record: JobRecord) {
-        self.by_id.insert(id, self.records.len());
+    fn enter(&mut self, key: String, record: JobRecord) {
+        self.by_key.insert(key, self.records.len());
         self.records.push(record);
     }
 
@@ -161,23 +167,23 @@ impl JobRecords {
         queues
     }
 
-    fn succeed(&mut self, id: &str) {
-        let mut follow_up = None;
-        self.change(id, |record| {
+    fn succeed(&mut self, key: &str) {
+        let mut follow_ups = Vec::new();
+        self.change(key, |record| {
             record.outcome = JobOutcome::Succeeded;
-            follow_up.clone_from(&record.follow_up);
+            follow_ups.clone_from(&record.follow_ups);
         });
         // In the same change, so that no reader finds all jobs finished in between.
-        if let Some(follow_up) = follow_up {
+        for follow_up in follow_ups {
             self.change(&follow_up, |_| {});
         }
     }
 
-    fn change(&mut self, id: &str, change: impl FnOnce(&mut JobRecord)) -> bool {
-        if let Some(record) = self.expected.remove(id) {
-            self.enter(id.to_owned(), record);
+    fn change(&mut self, key: &str, change: impl FnOnce(&mut JobRecord)) -> bool {
+        if let Some(record) = self.expected.remove(key) {
+            self.enter(key.to_owned(), record);
         }
-        let record = self.by_id.get(id).map(|&index| &mut self.records[index]);
+        let record = self.by_key.get(key).map(|&index| &mut self.records[index]);
         record.map(change).is_some()
     }
 }
@@ -185,7 +191,7 @@ impl JobRecords {
 impl JobRecord {
     fn new((job, queue): (&'static str, &'static str), label: &str, copies: usize) -> Self {
         let (label, error, outcome) = (label.to_owned(), None, JobOutcome::Open);
-        Self { job, queue, label, attempt: 0, copies, duplicates: 0, error, outcome, follow_up: None }
+        Self { job, queue, label, attempt: 0, copies, duplicates: 0, error, outcome, follow_ups: Vec::new() }
     }
 
     /// Returns whether the job or a copy of it is not finished.
@@ -219,13 +225,13 @@ struct LedgerMiddleware {
 
 impl<S: Send + Sync + 'static> Middleware<S> for LedgerMiddleware {
     async fn handle(&self, ctx: Context<S>, next: Next<S>) -> JobResult {
-        let (id, attempt) = (ctx.job_id().to_owned(), ctx.attempt());
-        self.ledger.change(&id, |record| record.attempt = record.attempt.max(attempt));
+        let (key, attempt) = (key(ctx.job_id(), ctx.queue()), ctx.attempt());
+        self.ledger.change(&key, |record| record.attempt = record.attempt.max(attempt));
         let result = next.run(ctx).await;
         match &result {
-            Ok(()) => self.ledger.records.send_modify(|records| records.succeed(&id)),
-            Err(error) if error.is_duplicate() => self.ledger.change(&id, |record| record.duplicates += 1),
-            Err(error) => self.ledger.change(&id, |record| record.error = Some(error.to_string())),
+            Ok(()) => self.ledger.records.send_modify(|records| records.succeed(&key)),
+            Err(error) if error.is_duplicate() => self.ledger.change(&key, |record| record.duplicates += 1),
+            Err(error) => self.ledger.change(&key, |record| record.error = Some(error.to_string())),
         }
         result
     }

@@ -23,11 +23,13 @@ use tracing_subscriber::EnvFilter;
 const LESSON: &str = r#"What you see:
   Three workers run in this process and consume the queues email, reports
   and orders. At first the mail server is down, and the mails wait until it
-  is up. A purchase becomes an order, less stock and a mail in one
-  transaction. A purchase that is sent twice becomes one order, and a
-  purchase for more teapots than in stock becomes none. A job that cannot
-  succeed (a closed mailbox, a missing column) becomes a dead letter with
-  its error. Mails go only to a small mail server inside the demo.
+  is up. A purchase becomes an order, less stock and an event in one
+  transaction. Two subscriptions have their own copy of the event: the
+  warehouse writes a pick list, the email worker a mail to the customer. A
+  purchase that is sent twice becomes one order, and a purchase for more
+  teapots than in stock becomes none. A job that cannot succeed (a closed
+  mailbox, a missing column) becomes a dead letter with its error. Mails go
+  only to a small mail server inside the demo.
 
 Try:
   make demo

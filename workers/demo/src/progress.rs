@@ -16,7 +16,7 @@ const REFRESH: Duration = Duration::from_millis(100);
 const LINE_EVERY: Duration = Duration::from_secs(1);
 /// Time without progress after which a hint is shown; longer than any planned wait.
 const STANDSTILL: Duration = Duration::from_secs(20);
-const HINT: &str = "No progress for 20 seconds. Does another worker consume from the queues email, reports and orders?";
+const HINT: &str = "No progress for 20 seconds. Does another worker consume from these queues and subscriptions?";
 
 /// The display of one run, which follows the ledger until it is finished or dropped.
 #[derive(Debug)]

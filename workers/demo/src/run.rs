@@ -31,7 +31,7 @@ pub const EARLY: usize = 12;
 
 const PUBLISHES_AT_ONCE: usize = 32;
 /// Time limit for the workers to declare their queues.
-const DECLARE_TIMEOUT: Duration = Duration::from_secs(15);
+const DECLARE_TIMEOUT: Duration = Duration::from_secs(60);
 const DEAD_LETTER_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A demo with running workers.
@@ -135,9 +135,9 @@ impl DemoRun {
     /// The orders of the shop cannot be read.
     pub async fn summary(&self) -> anyhow::Result<RunSummary> {
         let state = &self.state;
-        let orders = state.shop.orders(state.jobs.iter().map(|job| state.id(job))).await?;
+        let rows = state.shop.rows(state.jobs.iter().map(|job| state.id(job))).await?;
         let (mails, reports) = (mail_dir(&state.output), report_dir(&state.output));
-        Ok(state.ledger.read(|records| RunSummary::new(records, orders, &mails, &reports)))
+        Ok(state.ledger.read(|records| RunSummary::new(records, rows, &mails, &reports)))
     }
 
     /// Stops the workers after their running jobs.
@@ -156,9 +156,10 @@ impl DemoRun {
 
 impl DemoState {
     async fn run(&mut self, progress: &Progress) -> anyhow::Result<()> {
+        self.ready().await?;
         for job in &self.jobs {
             let id = self.id(job);
-            self.ledger.enter(id.clone(), job.route(), &job.label, job.copies);
+            self.ledger.enter(&id, job.route(), &job.label, job.copies);
             self.shop.expect(&self.ledger, job.route(), &id, &job.label);
         }
         let (early, rest) = self.jobs.split_at(EARLY.min(self.jobs.len()));
@@ -180,14 +181,25 @@ impl DemoState {
         publishes.buffer_unordered(PUBLISHES_AT_ONCE).try_collect().await.context("publishing")
     }
 
-    /// Publishes one job. The worker may not have declared the queue yet, and RabbitMQ refuses messages for a new queue
-    /// without a leader.
+    /// Waits until all queues and subscriptions exist: an event without a subscription is dropped.
+    async fn ready(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + DECLARE_TIMEOUT;
+        while let Some(reason) = self.broker.unready() {
+            if Instant::now() >= deadline {
+                bail!("the workers are not ready: {reason}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    /// Publishes one job. RabbitMQ refuses messages for a new queue without a leader.
     async fn publish_one(&self, job: &DemoJob) -> Result<(), PublishError> {
         let (publisher, id) = (self.broker.publisher(), self.id(job));
         let deadline = Instant::now() + DECLARE_TIMEOUT;
         loop {
             match job.publish(&publisher, &id).await {
-                Err(PublishError::Unroutable { .. } | PublishError::Nacked { .. }) if Instant::now() < deadline => {
+                Err(PublishError::Nacked { .. }) if Instant::now() < deadline => {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
                 published => return published,

@@ -4,14 +4,28 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use leveret::{Broker, Job};
-use leveret_email::SendEmail;
-use leveret_orders::{PlaceOrder, Shop, ShopError, confirmation_id};
+use leveret_email::jobs::ORDER_MAILS;
+use leveret_orders::{PlaceOrder, Shop, ShopError, event_id, warehouse::WAREHOUSE};
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::Ledger;
 
 /// Stock at the start of each run.
 const STOCK: [(&str, u32); 3] = [("TEA-0101", 40), ("CUP-0012", 12), ("POT-0003", 4)];
+
+/// The copies of `order.placed`, each with its subscription.
+const COPIES: [(&str, &str); 2] = [("order.placed@order-mails", ORDER_MAILS), ("order.placed@warehouse", WAREHOUSE)];
+
+/// The rows of this run in the database of the shop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShopRows {
+    /// The database.
+    pub database: PathBuf,
+    /// Orders.
+    pub orders: usize,
+    /// Pick lists of these orders.
+    pub pick_lists: usize,
+}
 
 /// A shop with the stock of the demo.
 #[derive(Clone, Debug)]
@@ -35,14 +49,14 @@ impl DemoShop {
         Ok(Self { shop, path })
     }
 
-    /// Registers the mail that an order enqueues.
-    pub fn expect(&self, ledger: &Ledger, (job, _): (&str, &str), id: &str, label: &str) {
-        if job == PlaceOrder::NAME {
-            ledger.expect(id, confirmation_id(id), (SendEmail::NAME, SendEmail::QUEUE), &confirmation_id(label));
+    /// Registers the copies of the event that an order emits.
+    pub fn expect(&self, ledger: &Ledger, (job, queue): (&str, &str), id: &str, label: &str) {
+        for copy in COPIES.into_iter().filter(|_| job == PlaceOrder::NAME) {
+            ledger.expect((id, queue), &event_id(id), copy, &event_id(label));
         }
     }
 
-    /// Places orders and publishes their mails until `stop` is cancelled.
+    /// Places orders and emits their events until `stop` is cancelled.
     ///
     /// # Errors
     ///
@@ -53,16 +67,19 @@ impl DemoShop {
         leveret_orders::run(worker, relay, &broker, stop.cancelled_owned()).await
     }
 
-    /// Returns the file of the database, and the number of orders of these jobs.
+    /// Returns the rows of the orders of these jobs.
     ///
     /// # Errors
     ///
     /// The database cannot be read.
-    pub async fn orders(&self, ids: impl IntoIterator<Item = String>) -> anyhow::Result<(PathBuf, usize)> {
-        let mut orders = 0;
+    pub async fn rows(&self, ids: impl IntoIterator<Item = String>) -> anyhow::Result<ShopRows> {
+        let mut rows = ShopRows { database: self.path.clone(), orders: 0, pick_lists: 0 };
         for id in ids {
-            orders += self.shop.orders(&id).await.context("reading the orders")?.len();
+            for order in self.shop.orders(&id).await.context("reading the orders")? {
+                rows.orders += 1;
+                rows.pick_lists += self.shop.pick_lists(order.number).await.context("reading the pick lists")?.len();
+            }
         }
-        Ok((self.path.clone(), orders))
+        Ok(rows)
     }
 }

@@ -6,9 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use leveret_orders::warehouse::WAREHOUSE;
+
 use crate::{
     ledger::{JobOutcome, JobRecord, JobRecords},
     mail_server,
+    shop::ShopRows,
 };
 
 /// Summary of a run that is finished or interrupted.
@@ -18,8 +21,10 @@ pub struct RunSummary {
     pub rows: Vec<(&'static str, JobCounts)>,
     /// Dead-lettered jobs.
     pub dead: Vec<DeadJob>,
-    /// Database of the shop, orders of this run in it, and number of duplicates.
-    pub orders: (PathBuf, usize, usize),
+    /// Rows of this run in the database of the shop.
+    pub shop: ShopRows,
+    /// Number of jobs that ended as duplicates.
+    pub duplicates: usize,
     /// Directory of the mails, and number of mails of this run.
     pub mails: (PathBuf, usize),
     /// Directory of the reports, and the reports of this run with their sizes in bytes.
@@ -57,9 +62,9 @@ pub struct DeadJob {
 }
 
 impl RunSummary {
-    /// Counts the records and the files of succeeded jobs. `orders` is the database of the shop and the number of orders.
+    /// Counts the records and the files of succeeded jobs.
     #[must_use]
-    pub fn new(records: &JobRecords, (shop, orders): (PathBuf, usize), mail_dir: &Path, report_dir: &Path) -> Self {
+    pub fn new(records: &JobRecords, shop: ShopRows, mail_dir: &Path, report_dir: &Path) -> Self {
         let (mut rows, mut mails, mut reports) = (BTreeMap::<_, JobCounts>::new(), 0, Vec::new());
         for record in records.all() {
             rows.entry(record.job).or_default().add(record);
@@ -68,13 +73,17 @@ impl RunSummary {
             }
             match fs::metadata(report_dir.join(&record.label)) {
                 Ok(report) if record.queue == "reports" => reports.push((record.label.clone(), report.len())),
-                _ => mails += usize::from(mail_server::path_of(mail_dir, &record.label).exists()),
+                _ if record.queue != WAREHOUSE => {
+                    mails += usize::from(mail_server::path_of(mail_dir, &record.label).exists())
+                }
+                _ => {}
             }
         }
         Self {
             rows: rows.into_iter().collect(),
             dead: records.all().iter().filter_map(DeadJob::of).collect(),
-            orders: (shop, orders, records.all().iter().map(|record| record.duplicates).sum()),
+            shop,
+            duplicates: records.all().iter().map(|record| record.duplicates).sum(),
             mails: (mail_dir.to_owned(), mails),
             reports: (report_dir.to_owned(), reports),
         }
@@ -91,9 +100,7 @@ impl RunSummary {
     pub fn render(&self, columns: usize) -> String {
         let mut text = self.table();
         if !self.dead.is_empty() {
-            text.push_str(
-                "\nDead letters, kept with their errors in the queues email.dead, orders.dead and reports.dead:\n",
-            );
+            text.push_str("\nDead letters, kept with their errors in email.dead, orders.dead and reports.dead:\n");
         }
         for dead in &self.dead {
             text.push_str(&format!("  {} {} ({})\n", dead.job, dead.label, dead.kind));
@@ -119,10 +126,12 @@ impl RunSummary {
     }
 
     fn files(&self) -> String {
-        let (shop, orders, duplicates) = &self.orders;
+        let ShopRows { database, orders, pick_lists } = &self.shop;
+        let duplicates = self.duplicates;
         let (mail_dir, mails) = &self.mails;
         let (report_dir, reports) = &self.reports;
-        let mut text = format!("\nOrders: {orders} rows in {} ({duplicates} duplicates)\n", shop.display());
+        let mut text = format!("\nOrders: {orders} rows in {} ({duplicates} duplicates)\n", database.display());
+        text.push_str(&format!("Pick lists: {pick_lists} rows beside them\n"));
         text.push_str(&format!("Mails: {mails} files in {}\n", mail_dir.display()));
         text.push_str(&format!("Reports: {} files in {}\n", reports.len(), report_dir.display()));
         for (name, bytes) in reports {

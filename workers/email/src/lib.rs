@@ -1,4 +1,4 @@
-//! The email worker: jobs on the queue `email` send mails.
+//! The email worker: jobs on the queue `email` and the events of the subscription `order-mails` send mails.
 //!
 //! In reading order: [`worker`] registers the [`jobs`]. A job creates a [`compose::MailDraft`] ([`order`], with [`money`]).
 //! [`mail`] composes it ([`compose`], [`address`], [`text`], [`message_name`]), and sends it to the mail server or writes
@@ -14,7 +14,7 @@
 //! | the configuration or the account is refused: TLS, `EHLO`, login, sender, relaying, block lists, quotas; also the same refusal of five recipients in a row | the circuit `smtp` opens: jobs wait, and no attempt is charged; the refused job is retried after 5 minutes, later every hour, for about four days |
 //! | the server received the whole mail and did not reply within ten minutes, or closed the connection | retried after 5 and 10 minutes, then a dead letter with this error |
 //!
-//! A mail goes to all its recipients or to none, and at least once. Its Message-ID is derived from the job's id, so mail
+//! A mail goes to all its recipients or to none, and at least once. Its Message-ID is derived from the id of the job or event, so mail
 //! servers and readers can recognise a second copy.
 
 pub mod address;
@@ -32,17 +32,23 @@ pub mod text;
 
 use std::time::Duration;
 
-use leveret::{CircuitBreaker, Queue, RetryPolicy, Worker};
+use leveret::{CircuitBreaker, Queue, RetryPolicy, Subscription, Worker};
 
-pub use self::{jobs::SendEmail, mail::Mail, order::OrderConfirmation, settings::MailSettings};
+pub use self::{
+    jobs::{OrderPlaced, OrderedLine, SendEmail},
+    mail::Mail,
+    order::OrderConfirmation,
+    settings::MailSettings,
+};
 
-/// Returns the worker of the queue `email`.
+/// Returns the worker of the queue `email` and of the subscription `order-mails`.
 #[must_use]
 pub fn worker(mail: Mail) -> Worker<Mail> {
     // The time limit of the transport is shorter, so that its error names the step of the session.
     let timeout = mail.time_limit() + Duration::from_secs(10);
-    let queue =
-        Queue::of::<SendEmail>().concurrency(16).retry(RetryPolicy::exponential().max_attempts(100)).timeout(timeout);
+    let retry = RetryPolicy::exponential().max_attempts(100);
+    let queue = Queue::of::<SendEmail>().concurrency(16).retry(retry.clone()).timeout(timeout);
+    let orders = Subscription::new(jobs::ORDER_MAILS).concurrency(16).retry(retry).timeout(timeout);
     // Only failures that affect every mail count, so one of them opens the circuit.
     let server = CircuitBreaker::new(jobs::SMTP).failures(1);
     Worker::new(mail)
@@ -50,4 +56,5 @@ pub fn worker(mail: Mail) -> Worker<Mail> {
         .circuit_breaker(server)
         .handle_with(jobs::send_email, |h| h.circuit(jobs::SMTP))
         .handle_with(jobs::confirm_order, |h| h.circuit(jobs::SMTP))
+        .subscribe_with(orders, jobs::mail_order, |h| h.circuit(jobs::SMTP))
 }

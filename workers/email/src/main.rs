@@ -1,10 +1,11 @@
-//! The program `email-worker`, which sends the mails of the queue `email` until a signal stops it.
+//! The program `email-worker`, which sends the mails of the queue `email` and of placed orders until a signal stops it.
 
 use clap::Parser;
 use leveret::{Broker, Config, shutdown_signal, telemetry::Telemetry};
 use leveret_email::{Mail, MailSettings, worker};
 
-/// Sends the mails of the queue `email` through SMTP, or writes them into .eml files if `MAIL_DIR` is set.
+/// Sends the mails of the queue `email` and of placed orders through SMTP, or writes them into .eml files if `MAIL_DIR` is
+/// set.
 #[derive(Parser)]
 #[command(name = "email-worker", version)]
 struct Settings {

@@ -51,7 +51,7 @@ pub struct Customer {
 pub struct ConfirmationLine {
     /// Article number.
     pub sku: String,
-    /// Description of the article.
+    /// Description of the article. Without one the mail shows its number alone.
     pub description: String,
     /// Quantity, at least one.
     pub quantity: u32,

@@ -12,3 +12,8 @@ CREATE TABLE IF NOT EXISTS orders (
 );
 -- Not unique, because the inbox ensures that a job runs once.
 CREATE INDEX IF NOT EXISTS orders_job ON orders (job_id);
+CREATE TABLE IF NOT EXISTS pick_lists (
+    order_number INTEGER NOT NULL,
+    lines TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS pick_lists_order ON pick_lists (order_number);

@@ -1,5 +1,6 @@
 //! Errors of an order and of the shop.
 
+use leveret::JobError;
 use leveret_email::error::MailError;
 
 /// Error of an order that cannot be placed. A later attempt fails too.
@@ -51,4 +52,10 @@ pub enum ShopError {
     /// The worker cannot start.
     #[error(transparent)]
     Worker(#[from] leveret::Error),
+}
+
+/// Returns a permanent error for data that the database refuses, such as a NUL in a text, else a retry.
+pub(crate) fn database_error(error: impl Into<leveret_sql::Error>) -> JobError {
+    let error = error.into();
+    if error.is_refusal() { JobError::permanent(error) } else { error.into() }
 }

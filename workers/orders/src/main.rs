@@ -1,10 +1,11 @@
-//! The program `orders-worker`, which places the orders of the queue `orders` until a signal stops it.
+//! The program `orders-worker`, which places the orders of the queue `orders` and writes their pick lists until a signal
+//! stops it.
 
 use clap::Parser;
 use leveret::{Broker, Config, shutdown_signal, telemetry::Telemetry};
 use leveret_orders::{OrderSettings, worker};
 
-/// Places the orders of the queue `orders`, and publishes the mails that confirm them.
+/// Places the orders of the queue `orders`, emits an event for each, and writes its pick list.
 #[derive(Parser)]
 #[command(name = "orders-worker", version)]
 struct Settings {

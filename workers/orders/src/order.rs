@@ -1,11 +1,12 @@
-//! The payload of `order.place`, and the mail that confirms it.
+//! The payload of `order.place`, and the event of a placed order.
 //!
-//! Unknown fields are refused, so a misspelt field is an error. All amounts are euro cents.
+//! Unknown fields of a job are refused, so a misspelt field is an error. All amounts are euro cents.
 
 use std::num::NonZeroU16;
 
-use leveret::Job;
-use leveret_email::{SendEmail, address, money::Currency};
+use jiff::{Timestamp, Unit};
+use leveret::{Event, Job};
+use leveret_email::address;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +15,7 @@ use crate::error::OrderError;
 /// Maximum lines of one order, so that no sum can overflow.
 const MAX_LINES: usize = 100;
 
-/// Places an order: takes the stock, and mails a confirmation to the customer.
+/// Places an order: takes the stock, and emits the event `order.placed`.
 ///
 /// ```
 /// use leveret_orders::PlaceOrder;
@@ -28,7 +29,7 @@ const MAX_LINES: usize = 100;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Job)]
 #[job(name = "order.place", queue = "orders", schema)]
 #[serde(deny_unknown_fields)]
-#[schemars(description = "Places an order: takes the stock, and mails a confirmation to the customer.")]
+#[schemars(description = "Places an order: takes the stock, and emits the event `order.placed`.")]
 pub struct PlaceOrder {
     /// `ann@example.org` or `Ann <ann@example.org>`.
     pub customer: String,
@@ -58,10 +59,35 @@ pub struct PlacedOrder {
     pub total_cents: i64,
 }
 
-/// Returns the id of the job that confirms the order of the job `job_id`.
+/// An order was placed. Consumers ignore fields that they do not know, so that the event can get more.
+///
+/// ```
+/// let event: leveret_orders::OrderPlaced = serde_json::from_str(
+///     r#"{"order": 17, "customer": "Ann <ann@example.org>", "lines": [{"sku": "TEA-0101", "quantity": 2, "cents": 890}],
+///         "total_cents": 1780, "placed_at": "2026-11-21T15:00:00Z"}"#,
+/// )?;
+/// assert_eq!(event.total_cents, 1780);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Event)]
+#[event(topic = "order.placed")]
+pub struct OrderPlaced {
+    /// Order number of the customer.
+    pub order: i64,
+    /// `ann@example.org` or `Ann <ann@example.org>`.
+    pub customer: String,
+    /// The lines of the order.
+    pub lines: Vec<OrderLine>,
+    /// Total of the order.
+    pub total_cents: i64,
+    /// Time in UTC, as RFC 3339.
+    pub placed_at: String,
+}
+
+/// Returns the id of the event of the order that the job `job_id` places.
 #[must_use]
-pub fn confirmation_id(job_id: &str) -> String {
-    format!("{job_id}-mail")
+pub fn event_id(job_id: &str) -> String {
+    format!("{job_id}-placed")
 }
 
 impl PlaceOrder {
@@ -87,14 +113,12 @@ impl PlaceOrder {
         lines
     }
 
-    pub(crate) fn confirmation(&self, placed: PlacedOrder) -> SendEmail {
-        let mut text = "Thank you for your order.\n\n".to_owned();
-        for line in &self.lines {
-            text.push_str(&format!("{} x {}: {}\n", line.quantity, line.sku, Currency::EUR.format(line.cents())));
-        }
-        text.push_str(&format!("\nTotal: {}\n", Currency::EUR.format(placed.total_cents)));
-        let subject = format!("Your order {}", placed.number);
-        SendEmail::new(&self.customer, subject, text)
+    /// Returns the event of this order.
+    pub(crate) fn placed(self, placed: PlacedOrder) -> OrderPlaced {
+        let (Self { customer, lines }, PlacedOrder { number: order, total_cents }) = (self, placed);
+        let now = Timestamp::now();
+        let placed_at = now.round(Unit::Millisecond).unwrap_or(now).to_string();
+        OrderPlaced { order, customer, lines, total_cents, placed_at }
     }
 }
 
@@ -109,15 +133,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mail_says_what_was_ordered_and_what_it_costs() {
+    fn the_event_has_the_fields_that_other_services_read() {
         let line = |sku: &str, quantity, cents| OrderLine { sku: sku.to_owned(), quantity, cents };
-        let two = NonZeroU16::new(2).unwrap();
-        let lines = vec![line("TEA-0101", two, 890), line("CRD-0001", NonZeroU16::MIN, 5)];
+        let lines = vec![line("TEA-0101", NonZeroU16::new(2).unwrap(), 890), line("CRD-0001", NonZeroU16::MIN, 5)];
         let order = PlaceOrder { customer: "Ann <ann@example.org>".to_owned(), lines };
-        let mail = order.confirmation(PlacedOrder { number: 17, total_cents: order.total_cents() });
-        assert_eq!((mail.to.as_str(), mail.subject.as_str()), ("Ann <ann@example.org>", "Your order 17"));
-        let expected = "2 x TEA-0101: 17.80 EUR\n1 x CRD-0001: 0.05 EUR\n\nTotal: 17.85 EUR\n";
-        assert!(mail.text.ends_with(expected), "{}", mail.text);
+        let event = order.clone().placed(PlacedOrder { number: 17, total_cents: order.total_cents() });
+        let at: Timestamp = event.placed_at.parse().unwrap();
+        assert!(event.placed_at.ends_with('Z') && at.duration_until(Timestamp::now()).as_secs() < 60, "{event:?}");
+        let expected = serde_json::json!({
+            "order": 17,
+            "customer": "Ann <ann@example.org>",
+            "lines": [
+                { "sku": "TEA-0101", "quantity": 2, "cents": 890 },
+                { "sku": "CRD-0001", "quantity": 1, "cents": 5 },
+            ],
+            "total_cents": 1785,
+            "placed_at": event.placed_at,
+        });
+        assert_eq!(serde_json::to_value(&event).unwrap(), expected);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The database of the shop: stock, orders, outbox and inbox.
+//! The database of the shop: stock, orders, pick lists, outbox and inbox.
 
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ impl Shop {
         Ok(())
     }
 
-    /// Returns the relay from the outbox of the shop to a broker. After a crash of the relay, its leased mails wait for twice
+    /// Returns the relay from the outbox of the shop to a broker. After a crash of the relay, its leased events wait for twice
     /// the publish timeout of the broker.
     #[must_use]
     pub fn relay(&self, broker: &Broker) -> Relay {
@@ -124,6 +124,16 @@ impl Shop {
         const GET: &str = "SELECT number, total_cents FROM orders WHERE job_id = $1 ORDER BY number";
         let rows: Vec<(i64, i64)> = on!(self, |pool| sqlx::query_as(GET).bind(job_id).fetch_all(pool).await?);
         Ok(rows.into_iter().map(|(number, total_cents)| PlacedOrder { number, total_cents }).collect())
+    }
+
+    /// Returns the pick lists of the order with this number, at most one.
+    ///
+    /// # Errors
+    ///
+    /// The database fails.
+    pub async fn pick_lists(&self, order: i64) -> Result<Vec<String>, ShopError> {
+        const GET: &str = "SELECT lines FROM pick_lists WHERE order_number = $1";
+        Ok(on!(self, |pool| sqlx::query_scalar(GET).bind(order).fetch_all(pool).await?))
     }
 
     /// Closes all connections after their running statements.

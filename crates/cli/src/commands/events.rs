@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use leveret::{
-    Config, names,
+    Config, NewEvent, names,
     probe::{Depth, Probe, Refusal},
     topology::{DEAD, SUSPECT, Topology},
 };
@@ -58,6 +58,10 @@ enum Command {
         /// Track the event: workers report its status in each subscription
         #[arg(long)]
         track: bool,
+
+        /// Emit it as a CloudEvent in JSON, with this source, such as /shop
+        #[arg(long, value_name = "SOURCE")]
+        cloud_event: Option<String>,
     },
     /// Lists subscriptions with their topics, waiting events and consumers
     #[command(mut_args(leveret::setting))]
@@ -124,6 +128,7 @@ Exit codes:
 
 Examples:
   leveret events emit order.placed --payload '{\"order\": \"17\"}'
+  leveret events emit order.placed --payload '{\"order\": \"17\"}' --cloud-event /shop
   leveret events list --management-url http://127.0.0.1:15672
   leveret events tail --from 1h --topic 'order.*'
   leveret events replay --to warehouse --from 2026-11-21T15:00:00Z --topic 'order.#' --dry-run
@@ -143,7 +148,7 @@ struct SubscriptionRow {
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let Arguments { command, config, output } = arguments;
     match command {
-        Command::Emit { topic, payload, id, label, track } => {
+        Command::Emit { topic, payload, id, label, track, cloud_event } => {
             let payload = match payload.strip_prefix('@') {
                 Some(file) => contents(file).await?,
                 None if payload == "-" => contents("-").await?,
@@ -151,11 +156,13 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
             };
             serde_json::from_slice::<Value>(&payload)
                 .map_err(|error| Failure::Usage(anyhow!("--payload is not JSON: {error}")))?;
+            let event = NewEvent::raw(topic, payload);
+            let event = id.into_iter().fold(event, |event, id| event.id(id));
+            let event = label.into_iter().fold(event, |event, label| event.label(label));
+            let event = cloud_event.into_iter().fold(event, |event, source| event.cloud_event(source));
+            let event = if track { event.track() } else { event };
             let broker = broker(&config).await?;
-            let emit = broker.publisher().emit_raw(topic, payload);
-            let emit = id.into_iter().fold(emit, |emit, id| emit.id(id));
-            let emit = label.into_iter().fold(emit, |emit, label| emit.label(label));
-            let id = if track { emit.track().await? } else { emit.await? };
+            let id = broker.publisher().emit(event).await?;
             broker.close().await;
             match output {
                 Format::Json => print_json(&json!({ "id": id.as_str() }))?,

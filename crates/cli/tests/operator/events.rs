@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use crate::post::{LONG, Post};
 
 async fn note(event: RawEvent, ctx: Context<mpsc::UnboundedSender<String>>) -> JobResult {
-    ctx.state().send(format!("{} {} {}", ctx.job_id(), event.topic(), event.json()?)).unwrap();
+    let source = event.cloud_event().map(|attributes| format!(" from {}", attributes.source())).unwrap_or_default();
+    ctx.state().send(format!("{} {} {}{source}", ctx.job_id(), event.topic(), event.json()?)).unwrap();
     Ok(())
 }
 
@@ -29,6 +30,10 @@ async fn an_event_is_emitted_and_subscriptions_are_listed_unbound_and_deleted() 
     })
     .await;
     assert_eq!(seen.recv().await.unwrap(), r#"e-1 order.placed {"order":"17"}"#);
+    let cloud_event = ["--id", "e-2", "--payload", "1", "--cloud-event", "/shop"];
+    post.run(&[["events", "emit", "order.placed"].as_slice(), &cloud_event].concat()).await.ends(0);
+    assert_eq!(seen.recv().await.unwrap(), "e-2 order.placed 1 from /shop");
+    post.run(&["events", "emit", "order.placed", "--cloud-event", "the shop"]).await.ends(2);
     let refused = post.run(&["events", "emit", "order.*"]).await.ends(2);
     assert!(refused.stderr.contains("single dots"), "{refused:?}");
     post.run(&["events", "emit", "order.placed", "--payload", "no json"]).await.ends(2);

@@ -56,10 +56,18 @@ async fn what_deploy_declares_is_what_the_workers_declare() {
         leveret_orders::Shop::open(&format!("sqlite:{}", folder.path().join("orders.db").display())).await.unwrap();
     let relay = shop.relay(&broker);
     let orders = started(leveret_orders::worker(shop, relay.waker()), &broker, "order.place").await;
+    // Both copies of the event are announced under its topic.
+    let catalogue = Catalogue::follow(&broker);
+    let subscriptions = async || catalogue.entries().iter().filter(|entry| entry.event).count();
+    eventually("both subscriptions are announced", LONG, async || subscriptions().await == 2).await;
     for (path, arguments) in [
         ("rabbitmq/definitions.json", &["--users"][..]),
         ("kubernetes/overlays/operator/topology.yaml", &["--users", "--format", "k8s"]),
-        ("kubernetes/overlays/keda/scaling.yaml", &["--format", "keda"]),
+        // A worker scales on its jobs: its subscriptions are no deployments of their own.
+        (
+            "kubernetes/overlays/keda/scaling.yaml",
+            &["--format", "keda", "--queue", "email", "--queue", "orders", "--queue", "reports"],
+        ),
     ] {
         let arguments = [&["--vhost", "/", "--status"], arguments].concat();
         let exported = export(&vhost.url(), &arguments).await.ends(0).stdout;

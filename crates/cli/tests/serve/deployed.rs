@@ -159,7 +159,16 @@ async fn with_the_definitions_each_user_is_refused_what_is_not_its_work() {
                 Publish("leveret.v1.events"),
             ],
         ),
-        ("foreign", &[Publish("leveret.v1.delay.00.in"), Publish("leveret.v1.events"), Get("email"), Declare("mine")]),
+        (
+            "foreign",
+            &[
+                Publish("leveret.v1.delay.00.in"),
+                Publish("leveret.v1.events"),
+                Publish("leveret.v1.topics"),
+                Get("email"),
+                Declare("mine"),
+            ],
+        ),
         ("scaler", &[Publish("leveret.v1.jobs"), Get("email"), Declare("mine"), Delete("email")]),
     ];
     for (user, requests) in refused {
@@ -168,6 +177,9 @@ async fn with_the_definitions_each_user_is_refused_what_is_not_its_work() {
             let words = answer.expect_err(&format!("{user} may {request:?}"));
             assert!(words.contains("ACCESS_REFUSED") || words.contains("access to"), "{user}, {request:?}: {words}");
         }
+    }
+    for user in ["worker", "server", "publisher"] {
+        deployment.ask(user, Publish("leveret.v1.topics")).await.unwrap();
     }
     // The user is the reason: the operator may do each.
     for request in

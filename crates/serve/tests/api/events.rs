@@ -31,11 +31,50 @@ async fn an_event_is_confirmed_and_reaches_its_subscription_with_its_id() {
     let (id, event) = seen.recv().await.unwrap();
     assert_eq!((id.as_str(), event.as_str()), ("e-1", r#"order.placed {"order":"17"}"#));
 
+    let cloud_event = json!({
+        "specversion": "1.0", "id": "17", "source": "/shop", "type": "order.placed", "data": { "order": "18" }
+    });
+    let (status, answer) = emit_cloud_event(&site, cloud_event.to_string()).await;
+    assert_eq!((status, &answer["event_id"]), (202, &json!("/shop 17")), "{answer}");
+    let (id, event) = seen.recv().await.unwrap();
+    assert_eq!((id.as_str(), event.as_str()), ("/shop 17", r#"order.placed {"order":"18"}"#));
+
     let (status, answer) = site.post("/api/events", &json!({ "topic": "without.subscription", "payload": null })).await;
     assert_eq!(status, 202, "{answer}");
     uuid::Uuid::parse_str(answer["event_id"].as_str().unwrap()).unwrap();
     worker.stop().await.unwrap();
     site.stop().await;
+}
+
+async fn emit_cloud_event(site: &Site, body: String) -> (u16, serde_json::Value) {
+    let request = site.client.post(format!("{}/api/events", site.base));
+    let response =
+        request.header("content-type", "application/cloudevents+json; charset=utf-8").body(body).send().await;
+    let response = response.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+#[tokio::test]
+async fn a_cloud_event_that_is_not_valid_is_refused_with_its_attribute() {
+    let site = Site::with_options(options()).await;
+    let valid = json!({ "specversion": "1.0", "id": "17", "source": "/shop", "type": "order.placed" });
+    for (attribute, value, part) in [
+        ("specversion", json!("0.3"), "is not understood"),
+        ("specversion", json!(null), "is missing"),
+        ("id", json!(""), "is empty"),
+        ("source", json!(7), "not a text"),
+        ("type", json!("order/placed"), "single dots"),
+        ("data_base64", json!("?"), "not Base64"),
+    ] {
+        let mut event = valid.clone();
+        event[attribute] = value;
+        let (status, problem) = emit_cloud_event(&site, event.to_string()).await;
+        let error = &problem["errors"][0];
+        assert_eq!((status, &error["pointer"]), (422, &json!(format!("/{attribute}"))), "{problem}");
+        assert!(error["detail"].as_str().unwrap().contains(part), "{problem}");
+    }
+    assert_eq!(emit_cloud_event(&site, "[]".to_owned()).await.0, 422);
+    assert_eq!(emit_cloud_event(&site, "{".to_owned()).await.0, 400);
 }
 
 #[tokio::test]

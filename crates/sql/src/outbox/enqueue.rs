@@ -1,8 +1,9 @@
 //! Creates the outbox, and enqueues jobs in a transaction of the user's.
 
-use std::time::SystemTime;
+use std::{borrow::Cow, time::SystemTime};
 
-use leveret::{JobId, NewJob, PublishError, StoredJob, names};
+use leveret::{JobId, NewJob, PublishError, StoredJob, names, time::unix_ms};
+use serde::Serialize;
 
 use crate::{
     Error, Result,
@@ -162,7 +163,7 @@ impl Outbox {
     }
 }
 
-fn first(mut ids: Vec<JobId>) -> Result<JobId> {
+pub(super) fn first(mut ids: Vec<JobId>) -> Result<JobId> {
     Ok(ids.pop().unwrap_or_else(JobId::mint))
 }
 
@@ -183,7 +184,7 @@ pub(super) async fn insert(on: &mut impl Connection, rows: Vec<Row>) -> Result<V
         insert.values(chunk.iter().map(Row::args));
         on.connection().execute(insert).await.map_err(|error| MIGRATIONS.explain(error))?;
     }
-    Ok(rows.into_iter().map(|row| row.job.id).collect())
+    Ok(rows.into_iter().map(|row| row.id).collect())
 }
 
 /// Locks order keys until the commit, so that the numbers of one key are in the order of the commits. All calls lock
@@ -195,43 +196,57 @@ async fn lock(on: ConnectionMut<'_>, keys: &[&str]) -> Result<()> {
 }
 
 pub(super) struct Row {
-    pub(super) job: StoredJob,
-    pub(super) options: String,
-    pub(super) order_key: Option<String>,
-    pub(super) enqueued_at: u64,
+    id: JobId,
+    name: Cow<'static, str>,
+    queue: Cow<'static, str>,
+    payload: Vec<u8>,
+    options: String,
+    order_key: Option<String>,
+    enqueued_at: u64,
 }
 
 /// Refuses here what a publish would refuse later, when the caller no longer waits.
 fn row(order_key: Option<String>, job: NewJob, now: SystemTime) -> Result<Row> {
-    let job = job.into_stored(now).map_err(Error::InvalidJob)?;
-    // Like an id, and PostgreSQL keeps no NUL in a text.
-    let texts = [("job id", Some(job.id.as_str())), ("order key", order_key.as_deref())];
+    let StoredJob { id, name, queue, payload, enqueued_at, options } =
+        job.into_stored(now).map_err(Error::InvalidJob)?;
+    check("job id", id.as_str(), order_key.as_deref())?;
+    Row::new((id, name, queue, payload), &options, order_key, enqueued_at)
+}
+
+/// Checks the order key like an id. PostgreSQL keeps no NUL in a text.
+pub(super) fn check(what: &'static str, id: &str, order_key: Option<&str>) -> Result<()> {
+    let texts = [(what, Some(id)), ("order key", order_key)];
     for (what, text) in texts.into_iter().filter_map(|(what, text)| Some((what, text?))) {
         if names::id(text).is_err() || text.contains('\0') {
             let reason = "it must have 1 to 255 bytes, none of them NUL";
             return Err(Error::InvalidJob(PublishError::Invalid { what, value: text.to_owned(), reason }));
         }
     }
-    let encode = |error: serde_json::Error| {
-        Error::InvalidJob(PublishError::Encode { job: job.name.to_string(), reason: error.to_string() })
-    };
-    let options = serde_json::to_string(&job.options).map_err(encode)?;
-    let since_epoch = job.enqueued_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let enqueued_at = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-    Ok(Row { job, options, order_key, enqueued_at })
+    Ok(())
 }
 
 impl Row {
+    pub(super) fn new(
+        (id, name, queue, payload): (JobId, Cow<'static, str>, Cow<'static, str>, Vec<u8>),
+        options: &impl Serialize,
+        order_key: Option<String>,
+        enqueued_at: SystemTime,
+    ) -> Result<Self> {
+        let options = serde_json::to_string(options).map_err(|error| {
+            Error::InvalidJob(PublishError::Encode { job: name.to_string(), reason: error.to_string() })
+        })?;
+        Ok(Self { id, name, queue, payload, options, order_key, enqueued_at: unix_ms(enqueued_at) })
+    }
+
     fn args(&self) -> [Arg; 7] {
-        let Self { job, options, order_key, enqueued_at } = self;
         [
-            job.id.as_str().into(),
-            (*job.name).into(),
-            (*job.queue).into(),
-            job.payload.as_slice().into(),
-            options.as_str().into(),
-            order_key.as_deref().into(),
-            (*enqueued_at).into(),
+            self.id.as_str().into(),
+            (*self.name).into(),
+            (*self.queue).into(),
+            self.payload.as_slice().into(),
+            self.options.as_str().into(),
+            self.order_key.as_deref().into(),
+            self.enqueued_at.into(),
         ]
     }
 }

@@ -45,6 +45,36 @@ async fn both_jobs_end_in_a_mail() {
 }
 
 #[tokio::test]
+async fn a_placed_order_ends_in_a_mail_to_its_customer_and_an_order_that_does_not_add_up_in_a_dead_letter() {
+    let sink = Sink::start().await;
+    let mail = mail_to(&sink);
+    let placed = |customer: &str, total| {
+        format!(
+            r#"{{"order": 17, "customer": "{customer}", "lines": [{{"sku": "TEA-1", "quantity": 2, "cents": 890}}],
+                "total_cents": {total}, "placed_at": "2026-11-21T15:00:00Z", "later": true}}"#
+        )
+    };
+    let perform = async |payload: String| {
+        let worker = worker(mail.clone());
+        testing::perform_raw(worker, "order-mails", "order.placed", payload.as_bytes(), 1).await.unwrap()
+    };
+    assert_eq!(perform(placed("Ann <ann@example.org>", 1780)).await, Outcome::Done);
+    let mails = sink.mails();
+    let text = String::from_utf8_lossy(&mails[0]);
+    for part in [
+        "Subject: Order 17 confirmed\r\n",
+        "To: Ann <ann@example.org>\r\n",
+        "2 x TEA-1\r\n",
+        "8.90 EUR each: 17.80 EUR",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(refused(perform(placed("ann", 1780)).await).contains("\"ann\""));
+    assert!(refused(perform(placed("ann@example.org", 1781)).await).contains("1781"));
+    assert_eq!(sink.mails().len(), 1);
+}
+
+#[tokio::test]
 async fn without_a_mail_server_a_job_ends_in_a_file_of_its_own() {
     let directory = tempfile::tempdir().unwrap();
     let mail = mail_into(directory.path());

@@ -1,11 +1,11 @@
 //! The job `order.place`, which runs one transaction.
 
-use leveret::{Context, JobError, JobResult, NewJob};
+use leveret::{Context, JobError, JobResult, NewEvent};
 use leveret_sql::{Inbox, Outbox};
 
 use crate::{
-    error::OrderError,
-    order::{OrderLine, PlaceOrder, PlacedOrder, confirmation_id},
+    error::{OrderError, database_error},
+    order::{OrderLine, PlaceOrder, PlacedOrder, event_id},
     shop::{OrderState, Shop},
 };
 
@@ -30,14 +30,14 @@ macro_rules! place {
         let (lines, total_cents) = (serde_json::to_string(&$order.lines)?, $order.total_cents());
         let row = sqlx::query_scalar(PLACE).bind($ctx.job_id()).bind(&$customer).bind(lines).bind(total_cents);
         let placed = PlacedOrder { number: row.fetch_one(&mut *tx).await.map_err(database_error)?, total_cents };
-        let mail = NewJob::of(&$order.confirmation(placed)).id(confirmation_id($ctx.job_id()));
-        Outbox::enqueue_ordered(&mut tx, $customer, mail).await.map_err(database_error)?;
+        let event = NewEvent::of(&$order.placed(placed)).id(event_id($ctx.job_id()));
+        Outbox::emit_ordered(&mut tx, $customer, event).await.map_err(database_error)?;
         tx.commit().await.map_err(database_error)?;
         placed
     }};
 }
 
-/// Takes the stock, stores the order and enqueues the mail, once even if the job runs again.
+/// Takes the stock, stores the order and emits `order.placed`, once even if the job runs again.
 ///
 /// # Errors
 ///
@@ -52,12 +52,6 @@ pub async fn place_order(order: PlaceOrder, ctx: Context<OrderState>) -> JobResu
     ctx.state().relay.wake();
     tracing::info!(number = placed.number, total_cents = placed.total_cents, "order placed");
     Ok(placed)
-}
-
-/// Returns a permanent error for data that the database refuses, such as a NUL in a text, else a retry.
-fn database_error(error: impl Into<leveret_sql::Error>) -> JobError {
-    let error = error.into();
-    if error.is_refusal() { JobError::permanent(error) } else { error.into() }
 }
 
 fn too_few(line: &OrderLine, left: Option<i64>) -> OrderError {

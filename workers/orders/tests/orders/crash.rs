@@ -1,10 +1,10 @@
-//! Tests a killed worker: every order and its mail exist once.
+//! Tests a killed worker: every order, its pick list and its copy for the mail exist once.
 
 use std::{collections::BTreeSet, process::Command, time::Duration};
 
 use leveret::{Broker, Config, testing};
 use leveret_harness::{Process, eventually, eventually_eq, shared_node};
-use leveret_orders::{Shop, confirmation_id};
+use leveret_orders::{Shop, event_id};
 
 use crate::test_shop::{Database, LONG, Mails, order, place};
 
@@ -44,12 +44,15 @@ async fn a_worker_that_is_killed_again_and_again_places_every_order_once(databas
         program.wait_exit(LONG).await;
         program = orders_worker(&database, &amqp);
     }
-    let expected: BTreeSet<_> = ids.iter().map(|id| confirmation_id(id)).collect();
-    eventually_eq("all mails have come", LONG, ORDERS, async || mails.all().len()).await;
+    let expected: BTreeSet<_> = ids.iter().map(|id| event_id(id)).collect();
+    eventually_eq("all copies for mails have come", LONG, ORDERS, async || mails.all().len()).await;
     assert_eq!(mails.all().into_keys().collect::<BTreeSet<_>>(), expected);
     assert_eq!(shop.stock("tea").await.unwrap(), Some(1000 - ORDERS as i64));
     for id in &ids {
-        assert_eq!(shop.orders(id).await.unwrap().len(), 1, "{id}");
+        let orders = shop.orders(id).await.unwrap();
+        assert_eq!(orders.len(), 1, "{id}");
+        let lists = async || shop.pick_lists(orders[0].number).await.unwrap().len();
+        eventually_eq("it has a pick list", LONG, 1, lists).await;
     }
     program.sigterm();
     assert!(program.wait_exit(LONG).await.success());

@@ -1,4 +1,4 @@
-//! A shop for tests, and a worker that collects its mails.
+//! A shop for tests, and a worker that gets the copies of the mails.
 
 use std::{
     collections::BTreeMap,
@@ -6,10 +6,9 @@ use std::{
     time::Duration,
 };
 
-use leveret::{Broker, Context, JobResult, PublishError, Worker, testing};
-use leveret_email::SendEmail;
+use leveret::{Broker, Context, JobResult, PublishError, Subscription, Worker, testing};
 use leveret_harness::{eventually, shared_postgres};
-use leveret_orders::{PlaceOrder, Shop, run, worker};
+use leveret_orders::{OrderPlaced, PlaceOrder, Shop, run, worker};
 use leveret_sql::Outbox;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -35,23 +34,23 @@ impl Database {
     }
 }
 
-/// Received mails by the ids of their jobs. Clones share them.
+/// Received events by their ids. Clones share them.
 #[derive(Clone, Default)]
-pub(crate) struct Mails(Arc<Mutex<BTreeMap<String, SendEmail>>>);
+pub(crate) struct Mails(Arc<Mutex<BTreeMap<String, OrderPlaced>>>);
 
 impl Mails {
-    /// Returns the worker of the queue `email`, which stores the mails.
+    /// Returns the worker of the subscription, which stores the events.
     pub(crate) fn worker(&self) -> Worker<Self> {
-        Worker::new(self.clone()).handle(keep)
+        Worker::new(self.clone()).subscribe(Subscription::new("order-mails"), keep)
     }
 
-    pub(crate) fn all(&self) -> BTreeMap<String, SendEmail> {
+    pub(crate) fn all(&self) -> BTreeMap<String, OrderPlaced> {
         self.0.lock().unwrap().clone()
     }
 }
 
-async fn keep(mail: SendEmail, ctx: Context<Mails>) -> JobResult {
-    ctx.state().0.lock().unwrap().insert(ctx.job_id().to_owned(), mail);
+async fn keep(order: OrderPlaced, ctx: Context<Mails>) -> JobResult {
+    ctx.state().0.lock().unwrap().insert(ctx.job_id().to_owned(), order);
     Ok(())
 }
 
@@ -86,12 +85,21 @@ impl TestShop {
 
     /// Returns the number of orders with this outcome.
     pub(crate) fn ended(&self, outcome: &str) -> u64 {
-        let name = format!(r#"leveret_jobs_finished_total{{job="order.place",outcome="{outcome}",queue="orders"}} "#);
+        self.finished("order.place", "orders", outcome)
+    }
+
+    /// Returns the number of events of the warehouse with this outcome.
+    pub(crate) fn picked(&self, outcome: &str) -> u64 {
+        self.finished("order.placed", "warehouse", outcome)
+    }
+
+    fn finished(&self, job: &str, queue: &str, outcome: &str) -> u64 {
+        let name = format!(r#"leveret_jobs_finished_total{{job="{job}",outcome="{outcome}",queue="{queue}"}} "#);
         let text = self.broker.metrics_text();
         text.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().unwrap())
     }
 
-    /// Stops after all mails are published.
+    /// Stops after all events are emitted and handled.
     pub(crate) async fn close(self) -> (Shop, Mails) {
         eventually("the outbox is empty", LONG, async || waiting(&self.shop).await == 0).await;
         testing::idle(&self.broker).await;
@@ -112,7 +120,7 @@ pub(crate) async fn place(broker: &Broker, id: &str, order: &PlaceOrder) {
     .await;
 }
 
-/// Returns the number of mails in the outbox of the shop.
+/// Returns the number of events in the outbox of the shop.
 pub(crate) async fn waiting(shop: &Shop) -> u64 {
     let outbox = match shop {
         Shop::Postgres(pool) => Outbox::new(pool),

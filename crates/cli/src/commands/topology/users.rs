@@ -18,6 +18,8 @@ const NOTHING: &str = "^$";
 pub(super) fn users(scope: &ExportScope) -> Vec<User> {
     let space = escaped(&scope.namespace);
     let (lanes, schedules) = (lanes(scope), if scope.schedules.is_empty() { "" } else { r"|schedule(s|\..*)" });
+    // Workers emit through an outbox, publishers and the server directly.
+    let topics = if scope.queues.values().any(|queue| !queue.topics.is_empty()) { "|topics" } else { "" };
     let queues = one_of(&scope.queues.keys().map(|name| escaped(name)).collect::<Vec<_>>());
     let declared = format!(r"^({space}\..*|{queues}({lanes}\.suspect|\.dead)?)$");
     let user = |name, configure: &str, write: String, read: String| {
@@ -31,16 +33,16 @@ pub(super) fn users(scope: &ExportScope) -> Vec<User> {
         user(
             "worker",
             NOTHING,
-            format!(r"^{space}\.(jobs|dead|delay\..*|events|catalogue)$"),
+            format!(r"^{space}\.(jobs|dead|delay\..*|events|catalogue{topics})$"),
             format!(r"^({queues}({lanes}\.suspect)?|{space}\.(cancelled|catalogue{schedules}))$"),
         ),
         user(
             "server",
             NOTHING,
-            format!(r"^{space}\.(jobs|delay\..*|cancelled)$"),
+            format!(r"^{space}\.(jobs|delay\..*|cancelled{topics})$"),
             format!(r"^({queues}\.dead|{space}\.(status|unrouted|cancelled|catalogue))$"),
         ),
-        user("publisher", NOTHING, format!(r"^{space}\.(jobs|delay\..*)$"), NOTHING.to_owned()),
+        user("publisher", NOTHING, format!(r"^{space}\.(jobs|delay\..*{topics})$"), NOTHING.to_owned()),
         user("foreign", NOTHING, format!(r"^{space}\.jobs$"), NOTHING.to_owned()),
         User { tags: &["monitoring"], ..user("scaler", NOTHING, NOTHING.to_owned(), NOTHING.to_owned()) },
     ]
@@ -93,5 +95,15 @@ mod tests {
         let plain = of(&[("email", Traits::default())], &[]);
         let worker = plain.iter().find(|user| user.name == "worker").unwrap();
         assert_eq!(worker.read, r"^(email(\.suspect)?|leveret\.v1\.(cancelled|catalogue))$");
+        assert!(plain.iter().all(|user| !user.write.contains("topics")));
+    }
+
+    #[test]
+    fn where_events_have_subscriptions_all_publishers_may_emit() {
+        let topics = std::collections::BTreeSet::from(["order.placed".to_owned()]);
+        let users = of(&[("warehouse", Traits { topics, ..Traits::default() })], &[]);
+        let emits = |user: &&User| user.write.ends_with("|topics)$");
+        let names: Vec<_> = users.iter().filter(emits).map(|user| user.name).collect();
+        assert_eq!(names, ["worker", "server", "publisher"]);
     }
 }

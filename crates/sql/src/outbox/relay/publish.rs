@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::settings::RelaySettings;
 use crate::outbox::{
     claim::{ClaimedJob, PublishFailure},
-    emit::{EVENT, emit},
+    emit::{EVENT, event},
 };
 
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
@@ -110,16 +110,17 @@ async fn publish_row(settings: &RelaySettings, mut row: ClaimedJob) -> RowOutcom
         return publish_job(settings, row).await;
     }
     let Some(payload) = row.payload.take() else { return too_large(settings, row.size) };
-    let times = (row.options.as_str(), row.enqueued_at);
-    match emit(&settings.publisher, (row.id, row.queue, payload), times) {
-        Err(reason) => RowOutcome::Failed(aside(&reason)),
-        Ok(emit) => match emit.await {
-            Ok(_) => RowOutcome::Published,
-            // One subscription may refuse its copies for as long as its queue is full. Each try doubles the event in all
-            // other subscriptions, so tries are counted.
-            Err(error @ PublishError::Uncertain { .. }) => tried(settings, row.tries, &error),
-            Err(error) => failed(settings, row.tries, &error),
-        },
+    let tries = row.tries;
+    let event = match event(row, payload) {
+        Ok(event) => event,
+        Err(reason) => return RowOutcome::Failed(aside(&reason)),
+    };
+    match settings.publisher.emit(event).await {
+        Ok(_) => RowOutcome::Published,
+        // One subscription may refuse its copies for as long as its queue is full. Each try doubles the event in all
+        // other subscriptions, so tries are counted.
+        Err(error @ PublishError::Uncertain { .. }) => tried(settings, tries, &error),
+        Err(error) => failed(settings, tries, &error),
     }
 }
 

@@ -1,11 +1,12 @@
 //! Events through the outbox.
 
+use leveret::NewEvent;
 use leveret_harness::{
     Database,
     lapin::{options::QueueBindOptions, types::FieldTable},
     unique,
 };
-use leveret_sql::{Error, Outbox, OutboxEvent};
+use leveret_sql::{Error, Outbox};
 
 use super::stage::{Pool, Stage, run};
 
@@ -21,28 +22,26 @@ async fn subscribe(stage: &Stage, topic: &str) {
     stage.raw.channel().queue_bind(queue, topics, topic.into(), bind, FieldTable::default()).await.unwrap();
 }
 
-async fn emit(pool: &Pool, event: OutboxEvent, commits: bool) -> leveret_sql::Result<leveret::JobId> {
+/// Emits in a transaction, with the order key if there is one.
+async fn emit(pool: &Pool, key: Option<&str>, event: NewEvent, commits: bool) -> leveret_sql::Result<leveret::JobId> {
+    macro_rules! emit {
+        ($pool:expr) => {{
+            let mut tx = $pool.begin().await.unwrap();
+            let id = match key {
+                Some(key) => Outbox::emit_ordered(&mut tx, key, event).await,
+                None => Outbox::emit(&mut tx, event).await,
+            };
+            if commits {
+                tx.commit().await.unwrap();
+            } else {
+                tx.rollback().await.unwrap();
+            }
+            id
+        }};
+    }
     match pool {
-        Pool::Postgres(pool) => {
-            let mut tx = pool.begin().await.unwrap();
-            let id = Outbox::emit(&mut tx, event).await;
-            if commits {
-                tx.commit().await.unwrap();
-            } else {
-                tx.rollback().await.unwrap();
-            }
-            id
-        }
-        Pool::Sqlite(pool) => {
-            let mut tx = pool.begin().await.unwrap();
-            let id = Outbox::emit(&mut tx, event).await;
-            if commits {
-                tx.commit().await.unwrap();
-            } else {
-                tx.rollback().await.unwrap();
-            }
-            id
-        }
+        Pool::Postgres(pool) => emit!(pool),
+        Pool::Sqlite(pool) => emit!(pool),
     }
 }
 
@@ -50,12 +49,12 @@ async fn an_event_is_emitted_if_and_only_if_its_transaction_commits(database: Da
     let stage = Stage::new(database).await;
     let topic = format!("{}.Placed", unique("outbox").replace('.', "-"));
     subscribe(&stage, &topic).await;
-    let event = |payload: &str| OutboxEvent::raw(topic.as_str(), payload).order_key("k").header("tenant", "acme");
-    emit(&stage.pool, event("0"), false).await.unwrap();
-    let first = emit(&stage.pool, event("1").label("the first"), true).await.unwrap();
-    let second = emit(&stage.pool, event("2").id("second").track(), true).await.unwrap();
+    let event = |payload: &str| NewEvent::raw(topic.clone(), payload).header("tenant", "acme");
+    emit(&stage.pool, Some("k"), event("0"), false).await.unwrap();
+    let first = emit(&stage.pool, Some("k"), event("1").label("the first"), true).await.unwrap();
+    let second = emit(&stage.pool, Some("k"), event("2").id("second").track(), true).await.unwrap();
     // It has no subscription, which is no error.
-    emit(&stage.pool, OutboxEvent::raw(unique("none").replace('.', "-"), "3"), true).await.unwrap();
+    emit(&stage.pool, None, NewEvent::raw(unique("none").replace('.', "-"), "3"), true).await.unwrap();
     let relay = run(stage.relay());
     for (id, payload) in [(first, "1"), (second, "2")] {
         let taken = stage.next().await;
@@ -73,18 +72,21 @@ async fn an_event_is_emitted_if_and_only_if_its_transaction_commits(database: Da
 
 async fn an_event_that_could_never_be_emitted_is_refused_in_the_transaction(database: Database) {
     let stage = Stage::new(database).await;
-    let event = || OutboxEvent::raw("order.placed", "{}");
-    for (event, what) in [
-        (OutboxEvent::raw("order.*", "{}"), "topic"),
-        (OutboxEvent::raw("leveret.order", "{}"), "topic"),
-        (event().id("i".repeat(129)), "event id"),
-        (event().id("a\0b"), "event id"),
-        (event().order_key(""), "order key"),
-        (event().label("l".repeat(1025)), "label"),
-        (event().correlation_id("c".repeat(256)), "correlation id"),
-        (event().header("leveret-attempt", 1), "header"),
+    let event = || NewEvent::raw("order.placed", "{}");
+    let long = "k".repeat(256);
+    for (key, event, what) in [
+        (None, NewEvent::raw("order.*", "{}"), "topic"),
+        (None, NewEvent::raw("leveret.order", "{}"), "topic"),
+        (None, event().id("i".repeat(129)), "event id"),
+        (None, event().id("a\0b"), "event id"),
+        (Some(""), event(), "order key"),
+        (Some(&*long), event(), "order key"),
+        (Some("a\0b"), event(), "order key"),
+        (None, event().label("l".repeat(1025)), "label"),
+        (None, event().correlation_id("c".repeat(256)), "correlation id"),
+        (None, event().header("leveret-attempt", 1), "header"),
     ] {
-        let error = emit(&stage.pool, event, true).await.unwrap_err();
+        let error = emit(&stage.pool, key, event, true).await.unwrap_err();
         assert!(
             matches!(&error, Error::InvalidJob(leveret::PublishError::Invalid { what: of, .. }) if *of == what),
             "{error}"
