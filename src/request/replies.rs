@@ -4,8 +4,6 @@
 //! connection: a reply to a request of a lost connection finds no queue, and reaches no other caller. Each request has a
 //! random correlation id, and its entry here is removed with its first reply. Later replies are dropped and counted.
 
-pub(crate) mod error;
-
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -69,8 +67,8 @@ pub(crate) enum NoReplyQueue {
     Closed,
 }
 
-/// A request that waits for its reply, until it is dropped.
-pub(crate) struct Awaited {
+/// A wait for the reply to one request; dropping it ends the wait.
+pub(crate) struct ReplyWaiter {
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
     id: Uuid,
@@ -84,13 +82,13 @@ impl Replies {
     /// # Cancel safety
     ///
     /// Nothing is left if it is dropped.
-    pub(crate) async fn expect(&self, transport: &Transport) -> Result<Awaited, NoReplyQueue> {
+    pub(crate) async fn register(&self, transport: &Transport) -> Result<ReplyWaiter, NoReplyQueue> {
         let mut queue = self.watch(transport);
         loop {
             // The sender lives as long as `self`.
             drop(queue.wait_for(|queue| *queue != ReplyQueue::NotYet).await);
-            if let Some(awaited) = Shared::add(&self.shared, transport.metrics())? {
-                return Ok(awaited);
+            if let Some(waiter) = Shared::add(&self.shared, transport.metrics())? {
+                return Ok(waiter);
             }
         }
     }
@@ -109,7 +107,7 @@ impl Replies {
 
 impl Shared {
     /// Adds a request. Returns `None` while there is no reply queue.
-    fn add(shared: &Arc<Self>, metrics: &Arc<Metrics>) -> Result<Option<Awaited>, NoReplyQueue> {
+    fn add(shared: &Arc<Self>, metrics: &Arc<Metrics>) -> Result<Option<ReplyWaiter>, NoReplyQueue> {
         let mut waiting = shared.lock();
         let queue = match &*shared.queue.borrow() {
             ReplyQueue::NotYet => return Ok(None),
@@ -125,7 +123,7 @@ impl Shared {
         waiting.insert(id, sender);
         metrics.requests.waiting.set(waiting.len() as i64);
         drop(waiting);
-        Ok(Some(Awaited { shared: Arc::clone(shared), metrics: Arc::clone(metrics), id, queue, reply }))
+        Ok(Some(ReplyWaiter { shared: Arc::clone(shared), metrics: Arc::clone(metrics), id, queue, reply }))
     }
 
     /// Passes a reply to its caller. Returns whether a caller waits for it.
@@ -147,7 +145,7 @@ impl Shared {
     }
 }
 
-impl Awaited {
+impl ReplyWaiter {
     pub(crate) fn queue(&self) -> &str {
         &self.queue
     }
@@ -162,7 +160,7 @@ impl Awaited {
     }
 }
 
-impl Drop for Awaited {
+impl Drop for ReplyWaiter {
     fn drop(&mut self) {
         let mut waiting = self.shared.lock();
         waiting.remove(&self.id);
@@ -242,7 +240,7 @@ mod tests {
     async fn a_reply_reaches_its_own_caller_once_and_no_other() {
         let (replies, transport) = (Replies::default(), Transport::memory(&Config::default()).unwrap());
         let (mut first, second) =
-            (replies.expect(&transport).await.unwrap(), replies.expect(&transport).await.unwrap());
+            (replies.register(&transport).await.unwrap(), replies.register(&transport).await.unwrap());
         assert_ne!(first.correlation_id(), second.correlation_id());
         for unknown in ["", "job", "00000000-0000-0000-0000-000000000000"] {
             assert!(!replies.shared.answer(reply(unknown)), "{unknown}");
@@ -259,13 +257,13 @@ mod tests {
     #[tokio::test]
     async fn requests_end_with_their_reply_queue_and_a_later_one_has_another() {
         let (replies, transport) = (Replies::default(), Transport::memory(&Config::default()).unwrap());
-        let mut lost = replies.expect(&transport).await.unwrap();
+        let mut lost = replies.register(&transport).await.unwrap();
         *replies.reader.lock().unwrap() = None;
-        let next = replies.expect(&transport).await.unwrap();
+        let next = replies.register(&transport).await.unwrap();
         assert!(lost.reply().await.is_none());
         assert_ne!(lost.queue(), next.queue());
         replies.shared.lose(ReplyQueue::Closed);
-        assert_eq!(replies.expect(&transport).await.err(), Some(NoReplyQueue::Closed));
+        assert_eq!(replies.register(&transport).await.err(), Some(NoReplyQueue::Closed));
     }
 
     #[tokio::test]
@@ -273,10 +271,10 @@ mod tests {
         let (replies, transport) = (Replies::default(), Transport::memory(&Config::default()).unwrap());
         let mut waiting = Vec::new();
         for _ in 0..MOST_WAITING {
-            waiting.push(replies.expect(&transport).await.unwrap());
+            waiting.push(replies.register(&transport).await.unwrap());
         }
-        assert_eq!(replies.expect(&transport).await.err(), Some(NoReplyQueue::Full));
+        assert_eq!(replies.register(&transport).await.err(), Some(NoReplyQueue::Full));
         waiting.pop();
-        replies.expect(&transport).await.unwrap();
+        replies.register(&transport).await.unwrap();
     }
 }

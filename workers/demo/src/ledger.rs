@@ -219,7 +219,7 @@ struct LedgerMiddleware {
 
 impl<S: Send + Sync + 'static> Middleware<S> for LedgerMiddleware {
     async fn handle(&self, ctx: Context<S>, next: Next<S>) -> JobResult {
-        let (id, attempt) = (ctx.job_id().to_owned(), ctx.attempt());
+        let (id, attempt) = (ctx.job_id().to_string(), ctx.attempt());
         self.ledger.change(&id, |record| record.attempt = record.attempt.max(attempt));
         let result = next.run(ctx).await;
         match &result {

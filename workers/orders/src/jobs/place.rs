@@ -28,7 +28,7 @@ macro_rules! place {
             }
         }
         let (lines, total_cents) = (serde_json::to_string(&$order.lines)?, $order.total_cents());
-        let row = sqlx::query_scalar(PLACE).bind($ctx.job_id()).bind(&$customer).bind(lines).bind(total_cents);
+        let row = sqlx::query_scalar(PLACE).bind($ctx.job_id().as_str()).bind(&$customer).bind(lines).bind(total_cents);
         let placed = PlacedOrder { number: row.fetch_one(&mut *tx).await.map_err(database_error)?, total_cents };
         let mail = NewJob::of(&$order.confirmation(placed)).id(confirmation_id($ctx.job_id()));
         Outbox::enqueue_ordered(&mut tx, $customer, mail).await.map_err(database_error)?;

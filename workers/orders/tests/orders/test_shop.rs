@@ -51,7 +51,7 @@ impl Mails {
 }
 
 async fn keep(mail: SendEmail, ctx: Context<Mails>) -> JobResult {
-    ctx.state().0.lock().unwrap().insert(ctx.job_id().to_owned(), mail);
+    ctx.state().0.lock().unwrap().insert(ctx.job_id().to_string(), mail);
     Ok(())
 }
 
