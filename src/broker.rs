@@ -7,7 +7,7 @@ use crate::{
     error::Error,
     message::Message,
     observe::{health::Health, log_throttle::LogThrottle, metrics::Metrics},
-    request::Replies,
+    request::replies::Replies,
     topology::Target,
     tracking::{emitter::StatusEmitter, results::Results},
     transport::{SendError, Transport, clock::Now},

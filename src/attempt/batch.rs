@@ -112,7 +112,7 @@ pub struct Batch<J, S> {
 /// async fn insert(batch: Batch<Row, ()>) -> JobResult {
 ///     for job in batch.iter() {
 ///         if job.payload().price < 0 {
-///             tracing::warn!(job_id = job.context().job_id(), "refused");
+///             tracing::warn!(job_id = %job.context().job_id(), "refused");
 ///             job.fail(JobError::permanent("a negative price"));
 ///         }
 ///     }

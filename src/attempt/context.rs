@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     time::SystemTime,
 };
 
@@ -13,6 +13,7 @@ use tokio::{
 
 use crate::{
     attempt::{admission::Incoming, runtime::QueueRuntime, tracked::Tracked},
+    job::JobId,
     limits::{circuit_breaker::CircuitState, keyed::KeyedPermit},
     message::{Message, header},
     names,
@@ -34,7 +35,7 @@ use crate::{
 /// # struct SendEmail { to: String }
 ///
 /// async fn send_email(job: SendEmail, ctx: Context<Mail>) -> JobResult {
-///     tracing::info!(job_id = ctx.job_id(), attempt = ctx.attempt(), of = ctx.max_attempts(), "sending");
+///     tracing::info!(job_id = %ctx.job_id(), attempt = ctx.attempt(), of = ctx.max_attempts(), "sending");
 ///     Ok(ctx.state().send(&job.to).await?)
 /// }
 /// # let _ = send_email;
@@ -68,6 +69,8 @@ pub struct Context<S> {
 pub(crate) struct Inner<S> {
     pub(crate) handlers: Arc<QueueRuntime<S>>,
     pub(crate) received: Arc<Incoming>,
+    /// Read from the message on demand, because few handlers ask for it.
+    pub(crate) job_id: OnceLock<JobId>,
     pub(crate) lane: Lane,
     pub(crate) max_attempts: u32,
     pub(crate) deadline: Instant,
@@ -168,8 +171,8 @@ impl<S> Context<S> {
 
     /// Returns the job's id, which is the same for all attempts and copies.
     #[must_use]
-    pub fn job_id(&self) -> &str {
-        self.inner.received.id()
+    pub fn job_id(&self) -> &JobId {
+        self.inner.job_id.get_or_init(|| self.inner.received.id().into())
     }
 
     /// Returns the number of this attempt, from 1.

@@ -22,7 +22,7 @@ use crate::{
 ///     let started = std::time::Instant::now();
 ///     let result = next.run(ctx.clone()).await;
 ///     if started.elapsed().as_secs() > 10 {
-///         tracing::warn!(job_id = ctx.job_id(), "slow");
+///         tracing::warn!(job_id = %ctx.job_id(), "slow");
 ///     }
 ///     result
 /// }

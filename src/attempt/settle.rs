@@ -106,7 +106,7 @@ pub(crate) async fn carry_out(
 /// Publishes the last status update of a tracked job before the job is settled. Otherwise, a job whose worker crashes
 /// in between would appear to run indefinitely. A broker that refuses status updates does not delay the job.
 pub(crate) async fn report_end(
-    event: StatusUpdate,
+    update: StatusUpdate,
     received: &Incoming,
     queue: &QueueDeclaration,
     broker: &Broker,
@@ -114,7 +114,7 @@ pub(crate) async fn report_end(
     if !broker.emitter().may_report() {
         return Settlement::Ack;
     }
-    let (target, message) = event.into_message();
+    let (target, message) = update.into_message();
     match confirm(broker, queue, &target, received, || message.clone()).await {
         Settlement::Ack => {
             broker.emitter().accepted();

@@ -3,7 +3,7 @@
 use std::{
     fmt::{self, Display},
     panic::AssertUnwindSafe,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -215,8 +215,8 @@ impl<S: Send + Sync + 'static> Task<S> {
             tracked.report(step);
             return settlement;
         }
-        let event = StatusUpdate::of(&self.received, queue, now, step);
-        match settle::report_end(event, &self.received, queue, broker).await {
+        let update = StatusUpdate::of(&self.received, queue, now, step);
+        match settle::report_end(update, &self.received, queue, broker).await {
             Settlement::Ack => settlement,
             unconfirmed => unconfirmed,
         }
@@ -243,6 +243,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             trace_id = self.received.trace.id(),
         );
         let ctx = Context::new(context::Inner {
+            job_id: OnceLock::new(),
             handlers: Arc::clone(&self.handlers),
             received: Arc::clone(&self.received),
             lane: self.lane,

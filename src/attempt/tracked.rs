@@ -90,8 +90,8 @@ impl Tracked {
 
     /// Publishes a status update in the background.
     pub(crate) fn report(&self, transition: Transition) {
-        let event = StatusUpdate::of(&self.received, &self.queue, at_unix_ms(self.broker.now_ms()), transition);
-        self.broker.emitter().report(self.broker.transport(), event);
+        let update = StatusUpdate::of(&self.received, &self.queue, at_unix_ms(self.broker.now_ms()), transition);
+        self.broker.emitter().report(self.broker.transport(), update);
     }
 
     /// Reports the progress at once, or a second after the last report.

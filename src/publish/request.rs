@@ -11,7 +11,10 @@ use crate::{
     message::{Message, short},
     outcome::ErrorKind,
     publish::{draft::require, header_value::HeaderValue, new_job::NewJob, publisher::Publisher},
-    request::{Awaited, MOST_WAITING, NoReplyQueue, error::RequestError},
+    request::{
+        error::RequestError,
+        replies::{MOST_WAITING, NoReplyQueue, ReplyWaiter},
+    },
 };
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -107,8 +110,8 @@ impl<J: JobOutput> Request<J> {
         require(is_possible, "timeout", &format_args!("{timeout:?}"), "it must be 1 ms to 24 hours")?;
         let deadline = Instant::now() + timeout;
         let broker = publisher.broker.clone();
-        let mut awaited = match timeout_at(deadline, broker.replies().expect(broker.transport())).await {
-            Ok(Ok(awaited)) => awaited,
+        let mut waiter = match timeout_at(deadline, broker.replies().register(broker.transport())).await {
+            Ok(Ok(waiter)) => waiter,
             Ok(Err(NoReplyQueue::Full)) => return Err(RequestError::TooMany { limit: MOST_WAITING }),
             Ok(Err(NoReplyQueue::Closed)) => return Err(PublishError::Closed.into()),
             Err(_) => {
@@ -116,7 +119,7 @@ impl<J: JobOutput> Request<J> {
                 return Err(PublishError::Unavailable { timeout, reason }.into());
             }
         };
-        let exchanged = exchange::<J>(&publisher, new, &mut awaited, deadline);
+        let exchanged = exchange::<J>(&publisher, new, &mut waiter, deadline);
         timeout_at(deadline, exchanged).await.unwrap_or(Err(RequestError::TimedOut { timeout }))
     }
 }
@@ -125,20 +128,20 @@ impl<J: JobOutput> Request<J> {
 async fn exchange<J: JobOutput>(
     publisher: &Publisher,
     new: NewJob,
-    awaited: &mut Awaited,
+    waiter: &mut ReplyWaiter,
     deadline: Instant,
 ) -> Result<J::Output, RequestError> {
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    let new = new.expires(left).correlation_id(awaited.correlation_id());
+    let new = new.expires(left).correlation_id(waiter.correlation_id());
     let (id, target, mut message) = new.into_message(publisher.broker.config().payload_limit, publisher.now_ms())?;
-    message.properties = std::mem::take(&mut message.properties).with_reply_to(short(awaited.queue()));
+    message.properties = std::mem::take(&mut message.properties).with_reply_to(short(waiter.queue()));
     match publisher.send_job(J::NAME, target, id, (message, false)).await {
         // The job may be on its queue, and then it is answered.
         Ok(_) | Err(PublishError::Uncertain { .. }) => {}
         Err(PublishError::Unroutable { queue }) => return Err(RequestError::Unroutable { queue }),
         Err(error) => return Err(error.into()),
     }
-    match awaited.reply().await {
+    match waiter.reply().await {
         Some(reply) => read::<J>(&reply),
         None => Err(RequestError::Lost),
     }

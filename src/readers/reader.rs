@@ -251,7 +251,7 @@ impl ReadMessage {
     /// Returns the status update in the message; `None` if it contains no readable one. Texts longer than workers write
     /// are cut.
     #[must_use]
-    pub fn event(&self) -> Option<StatusUpdate> {
+    pub fn status_update(&self) -> Option<StatusUpdate> {
         serde_json::from_slice::<StatusUpdate>(self.message.payload()).ok()?.bounded()
     }
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::schedule::{
     RUN, Schedule,
     conflict::Conflicts,
-    role::{Event, Role, RunRequest},
+    role::{Role, RunRequest, Wakeup},
     timetable::Timetable,
     token::Token,
 };
@@ -131,17 +131,17 @@ impl Election {
             let asked = self.requests.front().map(|request| request.at);
             let act_at = asked.map_or(role.act_at(), |asked| asked.min(role.act_at()));
             // Deliveries have priority, because one may show that another worker leads.
-            let event = tokio::select! {
+            let wakeup = tokio::select! {
                 biased;
-                () = drain.cancelled() => Event::Stop,
-                delivered = session.next() => delivered.map_or_else(Event::Lost, |delivery| Event::Delivered(Box::new(delivery))),
-                () = sleep_until(act_at) => Event::Act,
+                () = drain.cancelled() => Wakeup::Stop,
+                delivered = session.next() => delivered.map_or_else(Wakeup::Lost, |delivery| Wakeup::Delivered(Box::new(delivery))),
+                () = sleep_until(act_at) => Wakeup::Act,
             };
-            match event {
-                Event::Stop => return None,
-                Event::Lost(ended) => return Some(ended),
-                Event::Delivered(delivery) => self.take(&mut role, session, &delivery),
-                Event::Act => {
+            match wakeup {
+                Wakeup::Stop => return None,
+                Wakeup::Lost(ended) => return Some(ended),
+                Wakeup::Delivered(delivery) => self.take(&mut role, session, &delivery),
+                Wakeup::Act => {
                     let done = tokio::select! {
                         ended = session.next_if(false) => return ended.err(),
                         () = stop_grace(&drain) => return None,

@@ -27,7 +27,7 @@ type Ran = Arc<Mutex<Vec<(String, u64)>>>;
 
 async fn tick(_: Tick, ctx: Context<Ran>) -> JobResult {
     let at = ctx.fired_at().unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    ctx.state().lock().unwrap().push((ctx.job_id().to_owned(), at));
+    ctx.state().lock().unwrap().push((ctx.job_id().to_string(), at));
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The state of a worker in the election of a leader, and its events.
+//! The state of a worker in the election of a leader, and what wakes it up.
 
 use tokio::time::Instant;
 
@@ -16,7 +16,8 @@ pub(super) struct RunRequest {
     pub(super) at: Instant,
 }
 
-pub(super) enum Event {
+/// The reason why the worker acts.
+pub(super) enum Wakeup {
     Stop,
     Delivered(Box<Delivery>),
     Lost(Ended),

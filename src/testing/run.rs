@@ -1,6 +1,6 @@
 //! Runs handlers and workers beside a test.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use tokio::{sync::SetOnce, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -86,6 +86,7 @@ pub async fn perform_raw<S: Send + Sync + 'static>(
     let ctx = Context::new(context::Inner {
         handlers: handlers.clone(),
         received: received.into(),
+        job_id: OnceLock::new(),
         lane: Lane::Main,
         max_attempts: route.retry.attempts(),
         deadline: Instant::now() + route.timeout,

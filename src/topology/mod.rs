@@ -191,9 +191,9 @@ impl Topology {
         self.name("unrouted")
     }
 
-    /// Returns the exchange for status updates of tracked jobs, under `job.<step>.<queue>`.
+    /// Returns the exchange for status updates of tracked jobs, under `job.<step>.<queue>`, and for messages of schedules.
     #[must_use]
-    pub fn events(&self) -> String {
+    pub fn status_exchange(&self) -> String {
         self.name("events")
     }
 
@@ -253,7 +253,7 @@ impl Topology {
         plan.exchange(&due, ExchangeKind::Topic, Some(&unrouted));
         plan.queue(&unrouted, kept_arguments());
         plan.bind(&unrouted, "", Destination::Queue(unrouted.clone()));
-        plan.exchange(&self.events(), ExchangeKind::Topic, None);
+        plan.exchange(&self.status_exchange(), ExchangeKind::Topic, None);
         plan.exchange(&self.topics(), ExchangeKind::Topic, None);
         for stream in [Stream::Catalogue, Stream::Cancelled] {
             let name = self.stream(stream);
@@ -331,7 +331,7 @@ impl Topology {
         arguments.push(("x-message-ttl", Argument::Integer(i64::try_from(millis(STATUS_KEPT)).unwrap_or(i64::MAX))));
         let mut plan = Plan::default();
         plan.queue(&name, arguments);
-        plan.bind(&self.events(), "job.#", Destination::Queue(name));
+        plan.bind(&self.status_exchange(), "job.#", Destination::Queue(name));
         plan
     }
 

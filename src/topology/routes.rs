@@ -13,7 +13,7 @@ use crate::{
 pub(crate) struct Routes {
     jobs: ShortString,
     dead: ShortString,
-    events: ShortString,
+    status: ShortString,
     /// The default exchange, which routes to queues by their names.
     default: ShortString,
     topics: ShortString,
@@ -29,7 +29,7 @@ impl Routes {
         Self {
             jobs: short(&topology.jobs()),
             dead: short(&topology.dead()),
-            events: short(&topology.events()),
+            status: short(&topology.status_exchange()),
             default: ShortString::default(),
             topics: short(&topology.topics()),
             catalogue: short(&topology.stream(Stream::Catalogue)),
@@ -44,15 +44,15 @@ impl Routes {
             Target::Queue(queue) | Target::Delayed(queue, Wait::None) => (&self.jobs, short(queue)),
             Target::Dead(queue) => (&self.dead, short(queue)),
             Target::StatusUpdate(step, queue) => {
-                (&self.events, short(&format!("job.{step}.{}", delay::topic_word(queue))))
+                (&self.status, short(&format!("job.{step}.{}", delay::topic_word(queue))))
             }
             Target::Reply(queue) | Target::DirectReply(queue) => (&self.default, short(queue)),
             Target::Stream(Stream::Catalogue) => (&self.catalogue, ShortString::default()),
             Target::Stream(Stream::Cancelled) => (&self.cancelled, ShortString::default()),
             Target::Stream(Stream::EventLog) => (&self.topics, ShortString::default()),
-            Target::Stream(Stream::Schedules) => (&self.events, short("schedule.token")),
+            Target::Stream(Stream::Schedules) => (&self.status, short("schedule.token")),
             Target::Topic(topic) => (&self.topics, short(topic)),
-            Target::Schedule(kind, schedule) => (&self.events, short(&schedule_key(kind, schedule))),
+            Target::Schedule(kind, schedule) => (&self.status, short(&schedule_key(kind, schedule))),
             Target::Delayed(queue, Wait::Units(units)) => match delay::entry(*units, queue) {
                 DelayEntry::Fast { level, key } => (&self.levels[usize::from(level)].1, short(&key)),
                 DelayEntry::Chain { level, key } => (&self.levels[usize::from(level)].0, short(&key)),

@@ -34,8 +34,8 @@ impl Topology {
         let mut arguments = kept_arguments();
         arguments.push(("x-single-active-consumer", Argument::Flag(true)));
         plan.queues.push(QueuePlan { name: name.clone(), adopted: false, exclusive: false, arguments });
-        plan.bind(&self.events(), "schedule.token.#", Destination::Queue(stream));
-        plan.bind(&self.events(), &schedule_key("*", schedule), Destination::Queue(name));
+        plan.bind(&self.status_exchange(), "schedule.token.#", Destination::Queue(stream));
+        plan.bind(&self.status_exchange(), &schedule_key("*", schedule), Destination::Queue(name));
         plan
     }
 }

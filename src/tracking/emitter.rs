@@ -27,7 +27,7 @@ const AT_ONCE: usize = 256;
 /// Pause between attempts after a refusal. Each refusal closes the channel with all its publishes.
 const TRY_EVERY: Duration = Duration::from_secs(60);
 /// The property `type` of a status update.
-pub(crate) const EVENT: &str = "leveret.event";
+pub(crate) const STATUS_UPDATE: &str = "leveret.event";
 
 #[derive(Default)]
 pub(crate) struct StatusEmitter {
@@ -48,13 +48,13 @@ impl StatusUpdate {
         let target = Target::StatusUpdate(self.transition.name(), self.queue.clone());
         // Strings, numbers and the JSON of a result always serialise.
         let body = serde_json::to_vec(&self).unwrap_or_default();
-        (target, Box::new(Message::new(EVENT, &self.id, body, unix_ms(self.at))))
+        (target, Box::new(Message::new(STATUS_UPDATE, &self.id, body, unix_ms(self.at))))
     }
 }
 
 impl StatusEmitter {
     /// Publishes a status update in the background.
-    pub(crate) fn report(&self, transport: &Transport, event: StatusUpdate) {
+    pub(crate) fn report(&self, transport: &Transport, update: StatusUpdate) {
         if !self.may_report() {
             return;
         }
@@ -68,7 +68,7 @@ impl StatusEmitter {
             tokio::spawn(publish(transport.downgrade(), Arc::clone(&self.permission), receiver));
             sender
         });
-        if queue.try_send(event).is_err() {
+        if queue.try_send(update).is_err() {
             transport.metrics().status_updates_lost.inc();
         }
     }
@@ -132,11 +132,11 @@ async fn publish(
     permission: Arc<Permission>,
     mut queue: mpsc::Receiver<StatusUpdate>,
 ) {
-    let mut events = Vec::with_capacity(AT_ONCE);
-    while queue.recv_many(&mut events, AT_ONCE).await > 0 {
+    let mut updates = Vec::with_capacity(AT_ONCE);
+    while queue.recv_many(&mut updates, AT_ONCE).await > 0 {
         let Some(transport) = transport() else { return };
-        let sends = events.drain(..).map(async |event| {
-            let (target, message) = event.into_message();
+        let sends = updates.drain(..).map(async |update| {
+            let (target, message) = update.into_message();
             match transport.send(&target, message, true).await {
                 Ok(()) => permission.accepted(),
                 Err(error) => {

@@ -28,9 +28,9 @@ pub(crate) const NOTE_LIMIT: usize = 1024;
 ///
 /// let json = r#"{"id": "order-17", "job": "email.send", "queue": "email", "attempt": 1, "hop": 0,
 ///                "at": 1800000000000, "event": "progress", "fraction": 0.5, "note": "half the pages"}"#;
-/// let event: StatusUpdate = serde_json::from_str(json)?;
-/// assert_eq!((event.position(), event.transition.name()), ((0, 2), "progress"));
-/// assert!(matches!(event.transition, Transition::Progress { fraction: 0.5, .. }));
+/// let update: StatusUpdate = serde_json::from_str(json)?;
+/// assert_eq!((update.position(), update.transition.name()), ((0, 2), "progress"));
+/// assert!(matches!(update.transition, Transition::Progress { fraction: 0.5, .. }));
 /// # Ok::<_, serde_json::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -148,9 +148,9 @@ impl StatusUpdate {
     /// use leveret::status_update::StatusUpdate;
     ///
     /// let json = r#"{"id": "a", "job": "email.send", "queue": "email", "attempt": 1, "hop": 0, "at": 0, "event": "started"}"#;
-    /// let event: StatusUpdate = serde_json::from_str(json)?;
-    /// let long = StatusUpdate { label: Some("x".repeat(100_000)), ..event };
-    /// assert_eq!(long.clone().bounded().and_then(|event| event.label).map(|label| label.len()), Some(1024));
+    /// let update: StatusUpdate = serde_json::from_str(json)?;
+    /// let long = StatusUpdate { label: Some("x".repeat(100_000)), ..update };
+    /// assert_eq!(long.clone().bounded().and_then(|update| update.label).map(|label| label.len()), Some(1024));
     /// assert!(StatusUpdate { id: "x".repeat(256).into(), ..long }.bounded().is_none());
     /// # Ok::<_, serde_json::Error>(())
     /// ```

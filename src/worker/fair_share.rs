@@ -46,7 +46,7 @@ enum Demand {
 
 /// One lane's share of the permits.
 pub(crate) struct LaneShare {
-    turns: Arc<FairShare>,
+    fair_share: Arc<FairShare>,
     lane: usize,
 }
 
@@ -65,11 +65,11 @@ impl FairShare {
         Arc::clone(&self.permits)
     }
 
-    pub(crate) fn turn(self: &Arc<Self>, lane: usize) -> LaneShare {
-        LaneShare { turns: Arc::clone(self), lane }
+    pub(crate) fn share_of(self: &Arc<Self>, lane: usize) -> LaneShare {
+        LaneShare { fair_share: Arc::clone(self), lane }
     }
 
-    /// Changes the state, then gives the available permits to the lanes whose turn it is.
+    /// Changes the state, then gives the available permits to the lanes that are next.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let changed = change(&mut state);
@@ -105,17 +105,17 @@ impl LaneShare {
     ///
     /// # Cancel safety
     ///
-    /// The lane keeps its turn until it asks again, or [leaves](Self::leave).
+    /// The lane still asks for a permit until it calls this again, or [leaves](Self::leave).
     pub(crate) async fn permit(&self) -> OwnedSemaphorePermit {
         self.want();
         loop {
-            let handed = self.turns.handed.notified();
+            let handed = self.fair_share.handed.notified();
             if let Some(permit) = self.take() {
                 return permit;
             }
             tokio::select! {
                 () = handed => {}
-                Ok(permit) = self.turns.permits().acquire_owned() => self.turns.hand(permit),
+                Ok(permit) = self.fair_share.permits().acquire_owned() => self.fair_share.hand(permit),
             }
         }
     }
@@ -126,13 +126,13 @@ impl LaneShare {
         if let Some(permit) = self.take() {
             return Some(permit);
         }
-        self.turns.hand(self.turns.permits().try_acquire_owned().ok()?);
+        self.fair_share.hand(self.fair_share.permits().try_acquire_owned().ok()?);
         self.take()
     }
 
     /// Records that the lane has no more jobs.
     pub(crate) fn leave(&self) {
-        self.turns.change(|state| {
+        self.fair_share.change(|state| {
             if let Demand::Handed(permit) = std::mem::replace(&mut state.lanes[self.lane].demand, Demand::Idle) {
                 state.spare.push(permit);
             }
@@ -140,7 +140,7 @@ impl LaneShare {
     }
 
     fn want(&self) {
-        self.turns.change(|state| {
+        self.fair_share.change(|state| {
             let lane = &mut state.lanes[self.lane];
             match lane.demand {
                 Demand::Idle => lane.mark = lane.mark.max(state.now),
@@ -152,7 +152,7 @@ impl LaneShare {
     }
 
     fn take(&self) -> Option<OwnedSemaphorePermit> {
-        let lane = &mut self.turns.lock().lanes[self.lane];
+        let lane = &mut self.fair_share.lock().lanes[self.lane];
         match std::mem::replace(&mut lane.demand, Demand::Deciding) {
             Demand::Handed(permit) => Some(permit),
             other => {
@@ -180,18 +180,18 @@ mod tests {
 
     use super::*;
 
-    async fn take(turn: LaneShare, counts: Arc<Vec<AtomicUsize>>, lane: usize) {
+    async fn take(share: LaneShare, counts: Arc<Vec<AtomicUsize>>, lane: usize) {
         loop {
-            let permit = turn.permit().await;
+            let permit = share.permit().await;
             counts[lane].fetch_add(1, Ordering::Relaxed);
             tokio::spawn(tokio::time::sleep(Duration::from_millis(10)).map(|()| drop(permit)));
         }
     }
 
     /// Lets lanes that always have a job take permits for a while, and returns each lane's number.
-    async fn taken(turns: &Arc<FairShare>, lanes: &[usize]) -> Vec<usize> {
+    async fn taken(fair_share: &Arc<FairShare>, lanes: &[usize]) -> Vec<usize> {
         let counts: Arc<Vec<AtomicUsize>> = Arc::new((0..3).map(|_| AtomicUsize::new(0)).collect());
-        let tasks = lanes.iter().map(|lane| tokio::spawn(take(turns.turn(*lane), Arc::clone(&counts), *lane)));
+        let tasks = lanes.iter().map(|lane| tokio::spawn(take(fair_share.share_of(*lane), Arc::clone(&counts), *lane)));
         let tasks: Vec<_> = tasks.collect();
         tokio::time::sleep(Duration::from_secs(10)).await;
         for task in tasks {
@@ -204,21 +204,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn places_are_shared_by_weight_and_a_lane_that_is_alone_has_all() {
-        let turns = FairShare::new(4, &[6, 3, 1]);
-        let shares = taken(&turns, &[0, 1, 2]).await;
+        let fair_share = FairShare::new(4, &[6, 3, 1]);
+        let shares = taken(&fair_share, &[0, 1, 2]).await;
         let all: usize = shares.iter().sum();
         assert!((3_500..=4_100).contains(&all), "no permit is idle: {shares:?}");
         for (share, weight) in shares.iter().zip([6, 3, 1]) {
             assert!(share.abs_diff(all * weight / 10) <= all / 20, "{shares:?}");
         }
-        let alone = taken(&turns, &[2]).await;
+        let alone = taken(&fair_share, &[2]).await;
         assert!(alone[2] >= 3_500, "{alone:?}");
-        let again = taken(&turns, &[0, 2]).await;
+        let again = taken(&fair_share, &[0, 2]).await;
         assert!(
             again[0] > again[2] * 5,
             "time without a competitor counts neither for nor against the lane: {again:?}"
         );
         assert!(again[2] > 400, "{again:?}");
-        assert_eq!(turns.permits.available_permits(), 4);
+        assert_eq!(fair_share.permits.available_permits(), 4);
     }
 }

@@ -57,7 +57,7 @@ async fn in_memory_events_and_what_has_no_queue_are_found_in_any_namespace() {
     let next = async |source| timeout(LONG, QueueReader::new(&broker, source, 10).unwrap().next(10)).await.unwrap();
     let events = next(Source::StatusUpdates).await;
     let steps: Vec<_> =
-        events.messages().iter().filter_map(ReadMessage::event).map(|event| event.transition.name()).collect();
+        events.messages().iter().filter_map(ReadMessage::status_update).map(|event| event.transition.name()).collect();
     assert!(steps.contains(&"succeeded"), "{steps:?}");
     assert_eq!(next(Source::Unrouted).await.messages().len(), 1);
     running.stop().await.unwrap();

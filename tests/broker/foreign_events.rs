@@ -29,7 +29,7 @@ async fn note(event: OrderPlaced, ctx: Context<Seen>) -> JobResult {
     if event.customer == 0 {
         return Err(JobError::permanent("no customer"));
     }
-    ctx.state().send((ctx.job_id().to_owned(), event.order)).unwrap();
+    ctx.state().send((ctx.job_id().to_string(), event.order)).unwrap();
     Ok(())
 }
 

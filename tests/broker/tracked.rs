@@ -163,7 +163,11 @@ async fn reported(feed: &mut QueueReader, id: &str, steps: &[&str]) -> Vec<Statu
         while names(&events) != steps {
             let batch = feed.next(50).await;
             events.extend(
-                batch.messages().iter().filter_map(leveret::reader::ReadMessage::event).filter(|event| event.id == id),
+                batch
+                    .messages()
+                    .iter()
+                    .filter_map(leveret::reader::ReadMessage::status_update)
+                    .filter(|event| event.id == id),
             );
             events.sort_by_key(StatusUpdate::position);
             feed.ack(batch);
@@ -255,7 +259,9 @@ async fn nothing_is_reported_of_other_jobs(place: Place) {
     let mut ids = Vec::new();
     while !ids.contains(&tracked) {
         let batch = timeout(LONG, feed.next(50)).await.unwrap();
-        ids.extend(batch.messages().iter().filter_map(leveret::reader::ReadMessage::event).map(|event| event.id));
+        ids.extend(
+            batch.messages().iter().filter_map(leveret::reader::ReadMessage::status_update).map(|event| event.id),
+        );
         feed.ack(batch);
     }
     assert!(!ids.contains(&untracked));
@@ -379,7 +385,7 @@ async fn a_tracked_job_stays_on_its_queue_until_its_end_is_published() {
     let mut is_reported = false;
     while !is_reported {
         let batch = timeout(LONG, feed.next(50)).await.unwrap();
-        let mut events = batch.messages().iter().filter_map(leveret::reader::ReadMessage::event);
+        let mut events = batch.messages().iter().filter_map(leveret::reader::ReadMessage::status_update);
         is_reported = events.any(|event| event.id == id.as_str() && event.transition.name() == "succeeded");
         feed.ack(batch);
     }

@@ -68,7 +68,7 @@ impl Fires {
 
 async fn note(job: Fire, ctx: Context<Fires>) -> JobResult {
     let at = ctx.fired_at().ok_or("no schedule")?.duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
-    let fired = Fired { schedule: job.schedule, id: ctx.job_id().to_owned(), at, ran: Instant::now() };
+    let fired = Fired { schedule: job.schedule, id: ctx.job_id().to_string(), at, ran: Instant::now() };
     ctx.state().0.lock().unwrap().push(fired);
     Ok(())
 }

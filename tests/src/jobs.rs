@@ -106,7 +106,7 @@ impl Log {
     async fn perform(&self, job: &Script, ctx: &Context<Self>) -> JobResult {
         let index = {
             let mut runs = self.runs.lock().unwrap();
-            let (label, job_id) = (job.label.clone(), ctx.job_id().to_owned());
+            let (label, job_id) = (job.label.clone(), ctx.job_id().to_string());
             self.write("start", &label, ctx.attempt());
             runs.push(Run { label, job_id, attempt: ctx.attempt(), at: Instant::now(), finished: false });
             runs.len() - 1

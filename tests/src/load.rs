@@ -216,7 +216,7 @@ impl Attempt {
             attempt: ctx.attempt(),
             redelivered: ctx.is_redelivered(),
             made_us: job.made_us,
-            id: ctx.job_id().to_owned(),
+            id: ctx.job_id().to_string(),
         };
         ctx.state().write(&line);
         Self { ledger: ctx.state().clone(), line: Line { what: What::Cut, ..line } }

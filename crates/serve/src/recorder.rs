@@ -46,7 +46,7 @@ pub(crate) struct Reservation {
 
 #[derive(Debug)]
 struct RecordRequest {
-    events: Vec<StatusUpdate>,
+    updates: Vec<StatusUpdate>,
     /// Dropped when the updates are written.
     _written: oneshot::Sender<()>,
     _reservation: Option<Reservation>,
@@ -68,8 +68,9 @@ impl Recorder {
         tokio::spawn(async move {
             let mut taken = Vec::new();
             while queue.recv_many(&mut taken, AT_ONCE).await > 0 {
-                let events: Vec<_> = taken.iter_mut().flat_map(|request| std::mem::take(&mut request.events)).collect();
-                own.write(&events).await;
+                let updates: Vec<_> =
+                    taken.iter_mut().flat_map(|request| std::mem::take(&mut request.updates)).collect();
+                own.write(&updates).await;
                 taken.clear();
             }
         });
@@ -82,18 +83,18 @@ impl Recorder {
     }
 
     /// Reserves capacity for this number of updates; `None` while the store is unreachable or too slow.
-    pub(crate) fn reserve(&self, events: usize) -> Option<Reservation> {
+    pub(crate) fn reserve(&self, updates: usize) -> Option<Reservation> {
         if self.writer.unreachable.load(Ordering::Acquire) {
             return None;
         }
-        let permits = u32::try_from(events).ok()?;
+        let permits = u32::try_from(updates).ok()?;
         Arc::clone(&self.capacity).try_acquire_many_owned(permits).ok().map(|permits| Reservation { _permits: permits })
     }
 
     /// Queues updates, and waits a short time until they are written.
-    pub(crate) async fn record(&self, events: Vec<StatusUpdate>, reservation: Reservation) {
+    pub(crate) async fn record(&self, updates: Vec<StatusUpdate>, reservation: Reservation) {
         let (sender, written) = oneshot::channel();
-        let sent = self.requests.send(RecordRequest { events, _written: sender, _reservation: Some(reservation) });
+        let sent = self.requests.send(RecordRequest { updates, _written: sender, _reservation: Some(reservation) });
         if sent.is_err() || timeout(PATIENCE, written).await.is_err() {
             tracing::warn!("the store is slow: accepted jobs have no status yet");
         }
@@ -102,7 +103,7 @@ impl Recorder {
     /// Waits until all queued updates are written.
     pub(crate) async fn flush(&self, within: Duration) {
         let (sender, written) = oneshot::channel();
-        let sent = self.requests.send(RecordRequest { events: Vec::new(), _written: sender, _reservation: None });
+        let sent = self.requests.send(RecordRequest { updates: Vec::new(), _written: sender, _reservation: None });
         if sent.is_err() || timeout(within, written).await.is_err() {
             tracing::warn!("stopping before the store has all status updates");
         }
@@ -111,17 +112,17 @@ impl Recorder {
 
 impl StatusWriter {
     /// Tries until the store has the updates. Only an update that the store refuses by itself is logged and dropped.
-    pub(crate) async fn write(&self, events: &[StatusUpdate]) {
+    pub(crate) async fn write(&self, updates: &[StatusUpdate]) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
-            let error = match self.try_write(events).await {
+            let error = match self.try_write(updates).await {
                 Ok(moved) => return self.written(&moved),
                 Err(error) => error,
             };
             // One update may be the cause of any failure of a batch. A single update is dropped only if the store refuses
             // it; for other faults, such as a missing table, it waits.
-            if error.is_refusal() || (events.len() > 1 && !error.is_unavailable()) {
-                return self.write_each(events, &error).await;
+            if error.is_refusal() || (updates.len() > 1 && !error.is_unavailable()) {
+                return self.write_each(updates, &error).await;
             }
             self.failed(&error);
             backoff.sleep().await;
@@ -129,8 +130,8 @@ impl StatusWriter {
     }
 
     /// A store that does not answer counts as unreachable, long before its connection fails.
-    async fn try_write(&self, events: &[StatusUpdate]) -> leveret_store::Result<Vec<StatusChange>> {
-        let mut record = std::pin::pin!(self.store.record(events));
+    async fn try_write(&self, updates: &[StatusUpdate]) -> leveret_store::Result<Vec<StatusChange>> {
+        let mut record = std::pin::pin!(self.store.record(updates));
         if let Ok(recorded) = timeout(SILENT_AFTER, &mut record).await {
             return recorded;
         }
@@ -144,17 +145,17 @@ impl StatusWriter {
         }
     }
 
-    async fn write_each(&self, events: &[StatusUpdate], error: &leveret_store::Error) {
-        let [event] = events else {
-            for half in events.chunks(events.len().div_ceil(2).max(1)) {
+    async fn write_each(&self, updates: &[StatusUpdate], error: &leveret_store::Error) {
+        let [update] = updates else {
+            for half in updates.chunks(updates.len().div_ceil(2).max(1)) {
                 Box::pin(self.write(half)).await;
             }
             return;
         };
         tracing::error!(
             error = leveret::text::error_chain(&error),
-            job_id = event.id.as_str(),
-            step = event.transition.name(),
+            job_id = update.id.as_str(),
+            step = update.transition.name(),
             "dropped a status update that the store refuses"
         );
     }

@@ -44,8 +44,8 @@ async fn take(services: &Services, mut feed: QueueReader, stop: &CancellationTok
     while let Some(next) = stop.run_until_cancelled(timeout(patience, feed.next(AT_ONCE))).await {
         patience = RECORDED_EVERY;
         let is_receiving = if let Ok(batch) = next {
-            let events: Vec<_> = events(&batch).collect();
-            if stop.run_until_cancelled(writer.write(&events)).await.is_none() {
+            let updates: Vec<_> = updates(&batch).collect();
+            if stop.run_until_cancelled(writer.write(&updates)).await.is_none() {
                 break;
             }
             feed.ack(batch);
@@ -66,13 +66,13 @@ async fn take(services: &Services, mut feed: QueueReader, stop: &CancellationTok
     feed.close().await;
 }
 
-fn events(batch: &Batch) -> impl Iterator<Item = leveret::status_update::StatusUpdate> {
+fn updates(batch: &Batch) -> impl Iterator<Item = leveret::status_update::StatusUpdate> {
     batch.messages().iter().filter_map(|taken: &ReadMessage| {
-        let event = taken.event();
-        if event.is_none() {
+        let update = taken.status_update();
+        if update.is_none() {
             tracing::warn!(taken = ?taken.message(), "dropped a message that is not a status update");
         }
-        event
+        update
     })
 }
 

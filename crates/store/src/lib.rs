@@ -13,7 +13,7 @@
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("leveret.db").display().to_string();
 //! let store = Store::open(&format!("sqlite:{path}")).await?;
-//! let event = StatusUpdate {
+//! let update = StatusUpdate {
 //!     id: "order-17".into(),
 //!     job: "email.send".into(),
 //!     queue: "email".into(),
@@ -27,7 +27,7 @@
 //!     worker: None,
 //!     transition: Transition::Started,
 //! };
-//! store.record(&[event]).await?;
+//! store.record(&[update]).await?;
 //! assert_eq!(store.job("order-17").await?.map(|job| job.state), Some(JobState::Started));
 //! # Ok(()) }
 //! ```

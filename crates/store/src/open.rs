@@ -1,7 +1,7 @@
 //! The database of the server, with one pool for readers and one for writers.
 //!
 //! Several connections read at the same time. On PostgreSQL and SQLite alike one process at a time writes under a
-//! [`WriteLock`], so the data that a writer has read stays valid until it commits. Two servers that record events of
+//! [`WriteLock`], so the data that a writer has read stays valid until it commits. Two servers that record status updates of
 //! one job cannot lose one.
 
 use std::fmt;

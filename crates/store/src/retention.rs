@@ -26,7 +26,7 @@ pub struct Retention {
     pub dead: Duration,
     /// Cancelled jobs, from their end: 24 h by default.
     pub cancelled: Duration,
-    /// Jobs without an end, from their last event or due time: 90 days by default.
+    /// Jobs without an end, from their last status update or due time: 90 days by default.
     pub unfinished: Duration,
     /// Replayed and purged dead letters, from that change: 7 days by default.
     pub letters: Duration,

@@ -1,6 +1,6 @@
 //! The status of tracked jobs.
 //!
-//! * `job`: the types. `fold`: makes a job of its events. `record`: writes events. `find`: reads jobs.
+//! * `job`: the types. `fold`: makes a job of its updates. `record`: writes updates. `find`: reads jobs.
 
 mod find;
 mod fold;

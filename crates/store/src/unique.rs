@@ -66,7 +66,7 @@ pub(crate) type Done<'a> = (&'a str, Option<&'a str>);
 /// Frees the keys of jobs that have ended or were cancelled.
 ///
 /// A key is freed only under the origin of the job that has it. The server does not know the origin of a job whose
-/// events it has not received: the cancellation of such a job applies to every job of that id. `list` makes a list of a
+/// status updates it has not received: the cancellation of such a job applies to every job of that id. `list` makes a list of a
 /// placeholder. Ids and origins need not be matched in pairs, because origins are random.
 pub(crate) async fn free_done(
     on: &mut TimedConnection,

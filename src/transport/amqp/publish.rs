@@ -335,18 +335,18 @@ impl Task {
             }
             let is_blocked = blocked.borrow_and_update().is_some();
             let has_room = in_flight.has_room() && !replacement.is_due();
-            let event = tokio::select! {
+            let wakeup = tokio::select! {
                 biased;
-                Some(resolved) = in_flight.publishes.next() => Event::Resolved(resolved),
-                Some(resolved) = self.alone.next() => Event::Alone(resolved),
+                Some(resolved) = in_flight.publishes.next() => Wakeup::Resolved(resolved),
+                Some(resolved) = self.alone.next() => Wakeup::Alone(resolved),
                 () = up.lost.cancelled() => return Exit::lost("the connection was lost", in_flight.publishes.len()),
                 _ = blocked.changed() => continue,
-                () = self.finishing.cancelled(), if !self.requests.is_closed() => Event::Finish,
-                request = self.requests.recv(), if has_room && !is_blocked && !ended => Event::Request(request),
-                now = check.tick() => Event::Check(now),
+                () = self.finishing.cancelled(), if !self.requests.is_closed() => Wakeup::Finish,
+                request = self.requests.recv(), if has_room && !is_blocked && !ended => Wakeup::Request(request),
+                now = check.tick() => Wakeup::Check(now),
             };
-            match event {
-                Event::Request(mut next) => {
+            match wakeup {
+                Wakeup::Request(mut next) => {
                     ended |= next.is_none();
                     while let Some(request) = next {
                         match self.refused.admit(&request.exchange, request.message.body.len(), Instant::now) {
@@ -357,19 +357,19 @@ impl Task {
                         next = self.waiting(&in_flight);
                     }
                 }
-                Event::Alone(resolved) => self.answer_alone(resolved),
-                Event::Finish => {
+                Wakeup::Alone(resolved) => self.answer_alone(resolved),
+                Wakeup::Finish => {
                     self.requests.close();
                     ended |= is_blocked;
                 }
-                Event::Resolved(first) => match in_flight.answer(channel, first) {
+                Wakeup::Resolved(first) => match in_flight.answer(channel, first) {
                     Err(ChannelLost(reason)) => return Exit::lost(reason, in_flight.publishes.len() + 1),
                     Ok(answered) => {
                         watchdog.answered(answered.confirmed);
                         replacement.answered(answered.nacked);
                     }
                 },
-                Event::Check(now) => {
+                Wakeup::Check(now) => {
                     replacement.check(now);
                     if watchdog.check(!is_blocked && !in_flight.publishes.is_empty()) {
                         up.retire("no publish on it is confirmed");
@@ -380,7 +380,8 @@ impl Task {
     }
 }
 
-enum Event {
+/// The reason why the publisher task acts.
+enum Wakeup {
     Request(Option<PublishRequest>),
     Alone(Option<Resolved>),
     Resolved(Resolved),

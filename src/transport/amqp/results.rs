@@ -24,7 +24,7 @@ use crate::{
 
 /// Declares the queue, and returns its name.
 pub(super) async fn declare(up: &LiveConnection, setup: &Setup) -> Result<String, OpenError> {
-    let (queue, events) = (setup.topology.results(Uuid::now_v7()), setup.topology.events());
+    let (queue, exchange) = (setup.topology.results(Uuid::now_v7()), setup.topology.status_exchange());
     let declaring = async {
         let channel = open(up).await?;
         let mut arguments = FieldTable::default();
@@ -34,8 +34,8 @@ pub(super) async fn declare(up: &LiveConnection, setup: &Setup) -> Result<String
         refusable(format!("queue {queue:?}"), declared).await?;
         for end in ENDS {
             let (key, options) = (short(&format!("job.{end}.#")), QueueBindOptions::default());
-            let bound = channel.queue_bind(short(&queue), short(&events), key, options, FieldTable::default());
-            refusable(format!("binding of {queue:?} to {events:?}"), bound).await?;
+            let bound = channel.queue_bind(short(&queue), short(&exchange), key, options, FieldTable::default());
+            refusable(format!("binding of {queue:?} to {exchange:?}"), bound).await?;
         }
         // The queue belongs to the connection, so it outlives this channel.
         channel.close(200, "declared".into()).await.map_err(|error| OpenError::Passing(error.to_string()))

@@ -24,7 +24,7 @@ use crate::{
 
 impl<S: Send + Sync + 'static> Consumer<S> {
     /// Decides about a delivery and starts its task.
-    pub(super) fn take(&mut self, session: &mut Session, delivery: Delivery, permit: OwnedSemaphorePermit) {
+    pub(super) fn accept(&mut self, session: &mut Session, delivery: Delivery, permit: OwnedSemaphorePermit) {
         let now = self.handlers.broker.now();
         let Delivery { tag, redelivered, message } = delivery;
         let received = Incoming::read(message, redelivered || self.lane == Lane::Suspect, now);
@@ -33,7 +33,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             && redelivered
             && let Some(known) = self.redeliveries.recognise(&received)
         {
-            return self.adopt(session, tag, &received, &known);
+            return self.settle_known(session, tag, &received, &known);
         }
         let index = self.handlers.find(received.message.job_name());
         let metrics = self.handlers.metrics(index);
@@ -99,15 +99,15 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         }
         let number = self.next_number;
         self.next_number += 1;
-        self.in_hand.insert(number, Unacknowledged { received, tag: Some(tag) });
+        self.unacknowledged.insert(number, Unacknowledged { received, tag: Some(tag) });
         self.tasks.spawn(async move { (number, running.await) });
     }
 
-    pub(super) fn adopt(&mut self, session: &mut Session, tag: u64, received: &Incoming, known: &Redelivered) {
+    pub(super) fn settle_known(&mut self, session: &mut Session, tag: u64, received: &Incoming, known: &Redelivered) {
         let (queue, job_id) = (&self.name, received.id());
         match known {
             Redelivered::Running(number) => {
-                if let Some(job) = self.in_hand.get_mut(number) {
+                if let Some(job) = self.unacknowledged.get_mut(number) {
                     tracing::debug!(queue, job_id, "redelivered while it runs here: not started again");
                     job.tag = Some(tag);
                 }

@@ -30,14 +30,14 @@ const DROPPED_WITHIN: Duration = Duration::from_millis(100);
 impl<S: Send + Sync + 'static> Consumer<S> {
     /// Lets running jobs finish until the drain deadline, then requeues the rest.
     pub(super) async fn drain(mut self, mut session: Session) {
-        let jobs = self.in_hand.iter().map(|(number, job)| (*number, job.received.id()));
+        let jobs = self.unacknowledged.iter().map(|(number, job)| (*number, job.received.id()));
         let mut unfinished = Unfinished::new(jobs);
         if !self.is_in_order() {
             for delivery in session.withdraw().await {
-                self.hand_back(&mut session, delivery);
+                self.requeue_unstarted(&mut session, delivery);
             }
-            if let Some(delivery) = self.none_waits() {
-                self.hand_back(&mut session, delivery);
+            if let Some(delivery) = self.take_waiting() {
+                self.requeue_unstarted(&mut session, delivery);
             }
         }
         while let Some((number, settlement)) = self.next_done().await {
@@ -80,7 +80,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
     }
 
     /// Requeues a job that has not started.
-    fn hand_back(&mut self, session: &mut Session, delivery: Delivery) {
+    fn requeue_unstarted(&mut self, session: &mut Session, delivery: Delivery) {
         let Delivery { tag, redelivered, message } = delivery;
         if self.unfit(&message).is_some() {
             return session.requeue(tag);
@@ -89,7 +89,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         let received = Incoming::read(message, redelivered, self.handlers.broker.now());
         // A job that still runs here, or has ended, must not go to another worker.
         if redelivered && let Some(known) = self.redeliveries.recognise(&received) {
-            return self.adopt(session, tag, &received, &known);
+            return self.settle_known(session, tag, &received, &known);
         }
         if !is_nearly_suspect {
             return session.requeue(tag);
@@ -115,7 +115,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         };
         // An attempt that does not end computes or blocks; its thread cannot be stopped.
         drop(timeout(DROPPED_WITHIN, ended).await);
-        let jobs: Vec<_> = self.in_hand.drain().map(|(_, job)| job).collect();
+        let jobs: Vec<_> = self.unacknowledged.drain().map(|(_, job)| job).collect();
         let within = self.handlers.broker.config().stop_timeouts().requeued;
         let in_order = self.is_in_order();
         let (queue, broker) = (&self.handlers.queue, &self.handlers.broker);

@@ -36,7 +36,7 @@ use crate::{
 const SHORT_LIFE: Duration = Duration::from_secs(1);
 const SHORT_LIFE_PAUSE: Duration = Duration::from_millis(300);
 
-/// Events handled in a row before acks are sent and other tasks get the thread.
+/// Wakeups handled in a row before acks are sent and other tasks get the thread.
 const BURST: usize = 64;
 
 pub(crate) struct Consumer<S> {
@@ -56,9 +56,9 @@ pub(crate) struct Consumer<S> {
     waiting: Option<Delivery>,
     /// One task for each unacknowledged job that has not ended.
     tasks: JoinSet<(u64, Settlement)>,
-    in_hand: HashMap<u64, Unacknowledged>,
+    unacknowledged: HashMap<u64, Unacknowledged>,
     /// Twice the prefetch: jobs of a lost channel may still run beside those of the current one.
-    most_in_hand: usize,
+    most_unacknowledged: usize,
     next_number: u64,
     redeliveries: Redeliveries,
     /// True if there was no permit for the next delivery at the last attempt.
@@ -82,7 +82,8 @@ enum End {
 type Joined = Result<(u64, Settlement), JoinError>;
 
 #[expect(clippy::large_enum_variant, reason = "one at a time, and nearly always the large one")]
-enum Event {
+/// The reason why the consumer acts: it has waited for one of these.
+enum Wakeup {
     Stop,
     Done(Joined),
     Delivered(Delivery, OwnedSemaphorePermit),
@@ -108,9 +109,9 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         }
         let suspect = alone(Lane::Suspect, 1);
         let Some(weights) = queue.weights() else { return vec![alone(Lane::Main, limit), suspect] };
-        let turns = FairShare::new(limit, &weights);
+        let fair_share = FairShare::new(limit, &weights);
         let lanes = runtime.queue.by_priority().iter().copied().enumerate();
-        let sharing = |(index, lane)| Self::new(bound, lane, turns.permits(), Some(turns.turn(index)));
+        let sharing = |(index, lane)| Self::new(bound, lane, fair_share.permits(), Some(fair_share.share_of(index)));
         lanes.map(sharing).chain([suspect]).collect()
     }
 
@@ -125,7 +126,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         let metrics = handlers.broker.metrics().queue(&name);
         handlers.broker.metrics().set_limit(&name, limit as i64);
         let redeliveries = Redeliveries::new(prefetch, handlers.broker.transport().heartbeat());
-        let most_in_hand = usize::from(prefetch) * 2;
+        let most_unacknowledged = usize::from(prefetch) * 2;
         Self {
             handlers,
             lane,
@@ -138,8 +139,8 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             shared,
             waiting: None,
             tasks: JoinSet::new(),
-            in_hand: HashMap::new(),
-            most_in_hand,
+            unacknowledged: HashMap::new(),
+            most_unacknowledged,
             next_number: 0,
             redeliveries,
             is_full: false,
@@ -192,7 +193,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
 
     /// Accepts deliveries and settles finished jobs, until the session or the worker ends.
     ///
-    /// Waiting events are handled in bursts. Acks are sent after a burst, or some milliseconds later together with
+    /// Wakeups that have occurred are handled in bursts. Acks are sent after a burst, or some milliseconds later together with
     /// others. No ack waits for a running job.
     async fn consume(&mut self, session: &mut Session) -> End {
         let mut linger = pin!(tokio::time::sleep(Duration::ZERO));
@@ -200,7 +201,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         loop {
             // While jobs run, the consumer of an ordered queue stays. Otherwise another worker would start the next
             // jobs.
-            let may_pause = self.in_hand.is_empty() || !self.is_in_order();
+            let may_pause = self.unacknowledged.is_empty() || !self.is_in_order();
             if let Some(flow_control) = &mut flow_control
                 && may_pause
                 && let Err(ended) = flow_control.keep(session, self.prefetch).await
@@ -209,10 +210,10 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             }
             let mut handled = 0;
             while handled < BURST
-                && let Some(event) = self.ready(session)
+                && let Some(wakeup) = self.ready(session)
             {
                 handled += 1;
-                if let Some(end) = self.handle(session, event) {
+                if let Some(end) = self.handle(session, wakeup) {
                     return end;
                 }
             }
@@ -226,27 +227,27 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             if handled == BURST {
                 tokio::task::yield_now().await;
             }
-            let event = tokio::select! {
+            let wakeup = tokio::select! {
                 biased;
-                event = self.next_event(session) => event,
+                wakeup = self.next_wakeup(session) => wakeup,
                 () = &mut linger, if !linger.is_elapsed() => {
                     self.count_lost(session.flush());
                     continue;
                 }
                 () = changed(&mut flow_control), if may_pause => continue,
             };
-            if let Some(end) = self.handle(session, event) {
+            if let Some(end) = self.handle(session, wakeup) {
                 return end;
             }
         }
     }
 
-    fn handle(&mut self, session: &mut Session, event: Event) -> Option<End> {
-        match event {
-            Event::Delivered(delivery, permit) => self.take(session, delivery, permit),
-            Event::Done(done) => self.joined(session, done),
-            Event::Stop => return Some(End::Stopped),
-            Event::Lost(ended) => return Some(End::Lost(ended)),
+    fn handle(&mut self, session: &mut Session, wakeup: Wakeup) -> Option<End> {
+        match wakeup {
+            Wakeup::Delivered(delivery, permit) => self.accept(session, delivery, permit),
+            Wakeup::Done(done) => self.joined(session, done),
+            Wakeup::Stop => return Some(End::Stopped),
+            Wakeup::Lost(ended) => return Some(End::Lost(ended)),
         }
         None
     }
@@ -260,7 +261,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
     }
 
     fn done(&mut self, session: &mut Session, number: u64, settlement: Settlement) {
-        let Some(job) = self.in_hand.remove(&number) else { return };
+        let Some(job) = self.unacknowledged.remove(&number) else { return };
         match job.tag {
             Some(tag) => self.settle(session, tag, &job.received, settlement),
             None => {
@@ -294,10 +295,11 @@ impl<S: Send + Sync + 'static> Consumer<S> {
 
     /// Handles the loss of the channel, of every tag, and of the acks after the first `taken`.
     fn orphan(&mut self, taken: u64) {
-        drop(self.none_waits());
-        for job in self.in_hand.values_mut() {
+        drop(self.take_waiting());
+        for job in self.unacknowledged.values_mut() {
             job.tag = None;
         }
-        self.redeliveries.channel_lost(taken, self.in_hand.iter().map(|(number, job)| (*number, &*job.received)));
+        self.redeliveries
+            .channel_lost(taken, self.unacknowledged.iter().map(|(number, job)| (*number, &*job.received)));
     }
 }

@@ -40,7 +40,7 @@ async fn a_job_is_cancelled_though_its_worker_starts_later(place: Place) {
     let mut ended = std::collections::BTreeMap::new();
     while ended.len() < 2 {
         let batch = timeout(LONG, feed.next(50)).await.unwrap();
-        let events = batch.messages().iter().filter_map(leveret::reader::ReadMessage::event);
+        let events = batch.messages().iter().filter_map(leveret::reader::ReadMessage::status_update);
         ended.extend(
             events.filter(|event| event.transition.is_terminal()).map(|event| (event.id, event.transition.name())),
         );

@@ -38,7 +38,7 @@ async fn a_job_that_was_cancelled_when_it_was_dead_runs_once_it_is_replayed(plac
     let mut is_over = false;
     while !is_over {
         let batch = timeout(LONG, events.next(50)).await.unwrap();
-        let mut steps = batch.messages().iter().filter_map(leveret::reader::ReadMessage::event);
+        let mut steps = batch.messages().iter().filter_map(leveret::reader::ReadMessage::status_update);
         is_over = steps.any(|event| event.id == again.as_str() && event.transition.name() == "cancelled");
         events.ack(batch);
     }
@@ -60,7 +60,7 @@ async fn a_cancelled_job_that_cannot_run_ends_as_cancelled(place: Place) {
     let mut ended = std::collections::BTreeMap::new();
     while ended.len() < 2 {
         let batch = timeout(LONG, events.next(50)).await.unwrap();
-        let steps = batch.messages().iter().filter_map(leveret::reader::ReadMessage::event);
+        let steps = batch.messages().iter().filter_map(leveret::reader::ReadMessage::status_update);
         ended.extend(steps.map(|event| (event.id, event.transition.name())));
         events.ack(batch);
     }

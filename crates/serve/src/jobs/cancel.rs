@@ -53,8 +53,8 @@ impl Services {
         self.store.audit(by, "cancel", &json!({ "job": job.id })).await?;
         self.publisher.cancel(job.job_id()).await?;
         let cancelled = if job.state == JobState::Started { CancelledWhile::Running } else { CancelledWhile::Queued };
-        let event = StatusUpdate {
-            id: job.job_id().into(),
+        let update = StatusUpdate {
+            id: job.job_id(),
             job: job.job,
             queue: job.queue,
             origin: job.origin,
@@ -67,7 +67,7 @@ impl Services {
             worker: None,
             transition: Transition::CancelRequested,
         };
-        self.recorder.record(vec![event], reservation).await;
+        self.recorder.record(vec![update], reservation).await;
         Ok(cancelled)
     }
 }

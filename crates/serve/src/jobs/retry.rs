@@ -89,7 +89,7 @@ impl Services {
     /// The same, if the store has the letter by now. After the deadline it checks no further letter.
     async fn find_letter(&self, job: &TrackedJob, deadline: Instant) -> Result<Option<DeadLetter>, Error> {
         let states = vec![DeadState::Dead, DeadState::Replaying];
-        let filter = DeadFilter { states, job_id: Some(job.job_id().to_owned()), ..DeadFilter::default() };
+        let filter = DeadFilter { states, job_id: Some(job.job_id().to_string()), ..DeadFilter::default() };
         let mut after = None;
         for _ in 0..MOST_PAGES {
             let letters = self.store.dead_letters(&filter, after.as_ref(), 100).await?;
@@ -139,7 +139,7 @@ fn being_replayed(job: &TrackedJob) -> Error {
 
 fn queued_again(job: TrackedJob, at: u64, hop: u32) -> StatusUpdate {
     StatusUpdate {
-        id: job.job_id().into(),
+        id: job.job_id(),
         job: job.job,
         queue: job.queue,
         origin: job.origin,

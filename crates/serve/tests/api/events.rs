@@ -9,7 +9,7 @@ use crate::site::{SOON, Site, options, sqlite};
 
 async fn note(event: RawEvent, ctx: Context<mpsc::UnboundedSender<(String, String)>>) -> JobResult {
     let json = event.json()?.to_string();
-    ctx.state().send((ctx.job_id().to_owned(), format!("{} {json}", event.topic()))).unwrap();
+    ctx.state().send((ctx.job_id().to_string(), format!("{} {json}", event.topic()))).unwrap();
     Ok(())
 }
 

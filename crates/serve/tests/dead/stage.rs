@@ -51,7 +51,7 @@ async fn charge(job: Charge, ctx: Context<Ledger>) -> JobResult {
     if !ctx.state().fixed.load(Ordering::SeqCst) {
         return Err(JobError::permanent(format!("account {} is closed", job.cents)));
     }
-    ctx.state().done.lock().unwrap().push((ctx.job_id().to_owned(), job.cents));
+    ctx.state().done.lock().unwrap().push((ctx.job_id().to_string(), job.cents));
     Ok(())
 }
 
@@ -151,7 +151,8 @@ impl Stage {
             let mut feed = QueueReader::new(&broker, Source::StatusUpdates, 100).unwrap();
             loop {
                 let batch = feed.next(100).await;
-                let events: Vec<_> = batch.messages().iter().filter_map(leveret::reader::ReadMessage::event).collect();
+                let events: Vec<_> =
+                    batch.messages().iter().filter_map(leveret::reader::ReadMessage::status_update).collect();
                 store.record(&events).await.unwrap();
                 feed.ack(batch);
             }

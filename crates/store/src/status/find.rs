@@ -1,4 +1,4 @@
-//! Reads tracked jobs, and records when the server last received events.
+//! Reads tracked jobs, and records when the server last received updates.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,11 @@ use crate::{
     page::{Cursor, Page},
 };
 
-/// Bounds a timeline. More steps than the remembered copies have come only from forged events.
+/// Bounds a timeline. More steps than the remembered copies have come only from forged updates.
 const MOST_STEPS: u32 = 1000;
 
 impl Store {
-    /// Returns one job, or `None` if the store has received no event of it, or has pruned it.
+    /// Returns one job, or `None` if the store has received no update of it, or has pruned it.
     ///
     /// See the [crate](crate) for an example.
     ///
@@ -170,9 +170,9 @@ impl Store {
         sql.rows(&mut self.reader().await?).await?.iter().filter_map(|row| read(row).transpose()).collect()
     }
 
-    /// Marks jobs as stale whose events the server may have missed. Returns how many.
+    /// Marks jobs as stale whose updates the server may have missed. Returns how many.
     ///
-    /// It marks unfinished jobs with no event since `before_ms`, unless they were due only after that. The next event
+    /// It marks unfinished jobs with no update since `before_ms`, unless they were due only after that. The next update
     /// of such a job removes the mark.
     ///
     /// ```
@@ -201,7 +201,7 @@ impl Store {
         Ok(marked)
     }
 
-    /// Returns when a server last received events from the broker, or `None` if none ever did.
+    /// Returns when a server last received updates from the broker, or `None` if none ever did.
     ///
     /// See [`note_gap`](Self::note_gap) for an example.
     ///
@@ -213,7 +213,7 @@ impl Store {
         Ok(sql.one::<Option<i64>>(&mut self.reader().await?).await?.map(number))
     }
 
-    /// Records that this server received events from the broker until `now`.
+    /// Records that this server received updates from the broker until `now`.
     ///
     /// See [`note_gap`](Self::note_gap) for an example.
     ///

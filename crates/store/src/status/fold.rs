@@ -1,7 +1,7 @@
-//! Makes a job of its events, in any order and number.
+//! Makes a job of its updates, in any order and number.
 //!
-//! Each field is a function of the set of events: most fields come from the event of the greatest position, the others
-//! are a minimum or maximum of times. So late, duplicate and shuffled events result in the same job.
+//! Each field is a function of the set of updates: most fields come from the update of the greatest position, the others
+//! are a minimum or maximum of times. So late, duplicate and shuffled updates result in the same job.
 
 use leveret::{
     status_update::{StatusUpdate, Transition},
@@ -10,34 +10,34 @@ use leveret::{
 
 use super::job::{JobPosition, JobState, TrackedJob};
 
-/// The relation of an event to the row under its id.
+/// The relation of an update to the row under its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Relation {
-    /// The event is of the row's job.
+    /// The update is of the row's job.
     Own,
-    /// The event is of another job, published after the row's job had ended.
+    /// The update is of another job, published after the row's job had ended.
     Next,
-    /// The event is of another job, while the row's job has not ended.
+    /// The update is of another job, while the row's job has not ended.
     Other,
 }
 
-/// Returns whether an event is of the job with this origin, name and queue. The counters of a message do not
+/// Returns whether an update is of the job with this origin, name and queue. The counters of a message do not
 /// distinguish jobs of one id, because its publisher writes them.
-pub(super) fn is_same(own: (Option<&str>, &str, &str), event: &StatusUpdate) -> bool {
+pub(super) fn is_same(own: (Option<&str>, &str, &str), update: &StatusUpdate) -> bool {
     let (origin, job, queue) = own;
-    match (origin, event.origin.as_deref()) {
+    match (origin, update.origin.as_deref()) {
         (Some(own), Some(other)) => own == other,
         // Older workers publish no origin.
-        _ => job == event.job && queue == event.queue,
+        _ => job == update.job && queue == update.queue,
     }
 }
 
 impl TrackedJob {
-    /// Returns whose event this is.
-    pub(super) fn relation(&self, event: &StatusUpdate) -> Relation {
-        if is_same((self.origin.as_deref(), &self.job, &self.queue), event) {
+    /// Returns whose update this is.
+    pub(super) fn relation(&self, update: &StatusUpdate) -> Relation {
+        if is_same((self.origin.as_deref(), &self.job, &self.queue), update) {
             Relation::Own
-        } else if (self.state.is_terminal() || self.stale) && unix_ms(event.at) > self.updated_at {
+        } else if (self.state.is_terminal() || self.stale) && unix_ms(update.at) > self.updated_at {
             Relation::Next
         } else {
             Relation::Other
@@ -45,17 +45,17 @@ impl TrackedJob {
     }
 
     /// Creates a job of which only the identity is known.
-    pub(super) fn new(id: &str, event: &StatusUpdate) -> Self {
+    pub(super) fn new(id: &str, update: &StatusUpdate) -> Self {
         Self {
-            wire_id: (id != event.id.as_str()).then(|| event.id.to_string()),
-            origin: event.origin.clone(),
+            wire_id: (id != update.id.as_str()).then(|| update.id.to_string()),
+            origin: update.origin.clone(),
             id: id.to_owned(),
             label: None,
-            job: event.job.clone(),
-            queue: event.queue.clone(),
+            job: update.job.clone(),
+            queue: update.queue.clone(),
             priority: None,
             state: JobState::Queued,
-            attempt: event.attempt,
+            attempt: update.attempt,
             hop: 0,
             created_at: u64::MAX,
             due_at: None,
@@ -77,49 +77,49 @@ impl TrackedJob {
         }
     }
 
-    pub(super) fn apply(&mut self, event: &StatusUpdate) {
+    pub(super) fn apply(&mut self, update: &StatusUpdate) {
         self.stale = false;
-        self.created_at = self.created_at.min(unix_ms(event.enqueued_at.unwrap_or(event.at)));
-        self.updated_at = self.updated_at.max(unix_ms(event.at));
-        self.origin = self.origin.take().or_else(|| event.origin.clone());
-        self.label = self.label.take().or_else(|| event.label.clone());
-        self.priority = self.priority.or(event.priority);
-        match event.transition {
+        self.created_at = self.created_at.min(unix_ms(update.enqueued_at.unwrap_or(update.at)));
+        self.updated_at = self.updated_at.max(unix_ms(update.at));
+        self.origin = self.origin.take().or_else(|| update.origin.clone());
+        self.label = self.label.take().or_else(|| update.label.clone());
+        self.priority = self.priority.or(update.priority);
+        match update.transition {
             Transition::Queued { expires, .. } => self.expires_at = self.expires_at.max(expires.map(unix_ms)),
-            Transition::Started => self.started_at = self.started_at.max(Some(unix_ms(event.at))),
-            Transition::CancelRequested => return self.request_cancel(event),
+            Transition::Started => self.started_at = self.started_at.max(Some(unix_ms(update.at))),
+            Transition::CancelRequested => return self.request_cancel(update),
             _ => {}
         }
-        let position = JobPosition::of(event);
+        let position = JobPosition::of(update);
         if position >= self.position {
             self.position = position;
-            self.move_to(event);
+            self.move_to(update);
         }
     }
 
     /// A cancellation is not a state of the job's own: it only changes how a waiting job is shown.
-    fn request_cancel(&mut self, event: &StatusUpdate) {
-        if event.hop >= self.hop
-            && (Some(event.hop), Some(unix_ms(event.at))) > (self.cancel_hop, self.cancel_requested_at)
+    fn request_cancel(&mut self, update: &StatusUpdate) {
+        if update.hop >= self.hop
+            && (Some(update.hop), Some(unix_ms(update.at))) > (self.cancel_hop, self.cancel_requested_at)
         {
-            (self.cancel_hop, self.cancel_requested_at) = (Some(event.hop), Some(unix_ms(event.at)));
+            (self.cancel_hop, self.cancel_requested_at) = (Some(update.hop), Some(unix_ms(update.at)));
         }
         self.state = self.shown(self.state);
     }
 
-    fn move_to(&mut self, event: &StatusUpdate) {
-        if self.cancel_hop.is_some_and(|hop| hop < event.hop) {
+    fn move_to(&mut self, update: &StatusUpdate) {
+        if self.cancel_hop.is_some_and(|hop| hop < update.hop) {
             (self.cancel_hop, self.cancel_requested_at) = (None, None);
         }
-        self.state = self.shown(JobState::after(&event.transition));
-        (self.hop, self.attempt) = (event.hop, event.attempt);
-        self.job.clone_from(&event.job);
-        self.queue.clone_from(&event.queue);
-        self.worker.clone_from(&event.worker);
-        self.finished_at = event.transition.is_terminal().then_some(unix_ms(event.at));
+        self.state = self.shown(JobState::after(&update.transition));
+        (self.hop, self.attempt) = (update.hop, update.attempt);
+        self.job.clone_from(&update.job);
+        self.queue.clone_from(&update.queue);
+        self.worker.clone_from(&update.worker);
+        self.finished_at = update.transition.is_terminal().then_some(unix_ms(update.at));
         (self.due_at, self.progress, self.note) = (None, None, None);
         (self.error_kind, self.error, self.result, self.too_large) = (None, None, None, None);
-        match event.transition.clone() {
+        match update.transition.clone() {
             Transition::Queued { due, .. } => self.due_at = due.map(unix_ms),
             Transition::Progress { fraction, note } => (self.progress, self.note) = (Some(fraction), note),
             Transition::Retrying { kind, error, due } => {
@@ -149,9 +149,9 @@ mod tests {
 
     use super::*;
 
-    /// Any events of one job, also such as no worker publishes. Equal events are equal in all fields.
-    fn events() -> impl Strategy<Value = Vec<StatusUpdate>> {
-        let event = (0u32..3, 0u64..6, 0u8..11).prop_map(|(hop, at, step)| StatusUpdate {
+    /// Any updates of one job, also such as no worker publishes. Equal updates are equal in all fields.
+    fn updates() -> impl Strategy<Value = Vec<StatusUpdate>> {
+        let update = (0u32..3, 0u64..6, 0u8..11).prop_map(|(hop, at, step)| StatusUpdate {
             id: "a".into(),
             job: "email.send".into(),
             queue: format!("email-{hop}"),
@@ -165,7 +165,7 @@ mod tests {
             worker: Some(format!("host:{at}")),
             transition: step_of(step, at),
         });
-        proptest::collection::vec(event, 1..12)
+        proptest::collection::vec(update, 1..12)
     }
 
     fn step_of(number: u8, at: u64) -> Transition {
@@ -185,13 +185,13 @@ mod tests {
         }
     }
 
-    fn job(events: &[StatusUpdate]) -> TrackedJob {
-        let mut job = TrackedJob::new("a", &events[0]);
-        events.iter().for_each(|event| job.apply(event));
+    fn job(updates: &[StatusUpdate]) -> TrackedJob {
+        let mut job = TrackedJob::new("a", &updates[0]);
+        updates.iter().for_each(|update| job.apply(update));
         job
     }
 
-    /// Until an event sets them, these fields are guesses.
+    /// Until an update sets them, these fields are guesses.
     fn known(mut job: TrackedJob) -> TrackedJob {
         if job.position == JobPosition::default() {
             (job.attempt, job.queue) = (0, String::new());
@@ -201,19 +201,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_order_and_number_of_events_do_not_matter((ordered, shuffled) in events().prop_flat_map(|events| {
-            let twice = [events.as_slice(), &events[..events.len() / 2]].concat();
-            (Just(events), Just(twice).prop_shuffle())
+        fn the_order_and_number_of_events_do_not_matter((ordered, shuffled) in updates().prop_flat_map(|updates| {
+            let twice = [updates.as_slice(), &updates[..updates.len() / 2]].concat();
+            (Just(updates), Just(twice).prop_shuffle())
         })) {
             prop_assert_eq!(known(job(&ordered)), known(job(&shuffled)));
         }
 
         #[test]
-        fn a_job_never_moves_back(events in events()) {
-            let mut job = TrackedJob::new("a", &events[0]);
-            for event in &events {
+        fn a_job_never_moves_back(updates in updates()) {
+            let mut job = TrackedJob::new("a", &updates[0]);
+            for update in &updates {
                 let before = job.position;
-                job.apply(event);
+                job.apply(update);
                 prop_assert!(job.position >= before);
                 prop_assert_eq!(job.hop, job.position.hop);
             }

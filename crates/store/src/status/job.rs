@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use leveret::{
+    JobId,
     status_update::{StatusUpdate, Transition},
     time::unix_ms,
 };
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// The condition of a job that has not ended.
 pub(crate) const UNFINISHED: &str = "state NOT IN ('succeeded', 'dead', 'cancelled')";
 
-/// The state of a tracked job, by its newest event.
+/// The state of a tracked job, by its newest update.
 ///
 /// ```
 /// use leveret_store::JobState;
@@ -57,7 +58,7 @@ impl JobState {
         Self::Cancelled,
     ];
 
-    /// Its name in events and in the database.
+    /// Its name in updates and in the database.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -111,7 +112,7 @@ impl FromStr for JobState {
 /// A tracked job. Times are in milliseconds since the epoch, each by the clock of the process that published it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TrackedJob {
-    /// Its id in the store. If several jobs have one id, the first one that the store receives an event of keeps it.
+    /// Its id in the store. If several jobs have one id, the first one that the store receives an update of keeps it.
     /// The last one of the others gets its queue and name appended, as in `order-17@email:email.send`
     /// ([`job_id`](Self::job_id) is the id without them).
     pub id: String,
@@ -129,7 +130,7 @@ pub struct TrackedJob {
     pub attempt: u32,
     /// The number of copies of its message before this one.
     pub hop: u32,
-    /// The time of its first publish, or of its first event if that is unknown.
+    /// The time of its first publish, or of its first update if that is unknown.
     pub created_at: u64,
     /// The due time, while it is delayed, retrying or snoozed.
     pub due_at: Option<u64>,
@@ -139,7 +140,7 @@ pub struct TrackedJob {
     pub started_at: Option<u64>,
     /// The time of its end.
     pub finished_at: Option<u64>,
-    /// The time of its latest event.
+    /// The time of its latest update.
     pub updated_at: u64,
     /// The worker that published its state: host and process id.
     pub worker: Option<String>,
@@ -157,9 +158,9 @@ pub struct TrackedJob {
     pub too_large: Option<u64>,
     /// The time at which this copy of it was cancelled.
     pub cancel_requested_at: Option<u64>,
-    /// True if the store may have missed events of it: the state is the last known one.
+    /// True if the store may have missed updates of it: the state is the last known one.
     pub stale: bool,
-    /// The origin in its events, which distinguishes it from every other job of its id.
+    /// The origin in its updates, which distinguishes it from every other job of its id.
     #[serde(skip)]
     pub origin: Option<String>,
     /// Its id on the wire, if that is another.
@@ -177,16 +178,20 @@ impl TrackedJob {
     /// ```
     /// # async fn doc(store: leveret_store::Store) -> leveret_store::Result<()> {
     /// let job = store.job("order-17").await?;
-    /// assert_eq!(job.as_ref().map(|job| job.job_id()), Some("order-17"));
+    /// assert_eq!(job.map(|job| job.job_id()), Some("order-17".into()));
     /// # Ok(()) }
     /// ```
     #[must_use]
-    pub fn job_id(&self) -> &str {
+    pub fn job_id(&self) -> JobId {
+        self.wire_id().into()
+    }
+
+    pub(crate) fn wire_id(&self) -> &str {
         self.wire_id.as_deref().unwrap_or(&self.id)
     }
 }
 
-/// The position of an event in the life of a job. An event of a smaller position is old.
+/// The position of an update in the life of a job. An update of a smaller position is old.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct JobPosition {
     pub(crate) hop: u32,
@@ -196,14 +201,14 @@ pub(crate) struct JobPosition {
 }
 
 impl JobPosition {
-    pub(super) fn of(event: &StatusUpdate) -> Self {
-        let progress = matches!(event.transition, Transition::Progress { .. });
-        // Events of the same millisecond need an order too. Progress is later than its start.
-        let order = JobState::after(&event.transition) as u64 * 2 + u64::from(progress);
+    pub(super) fn of(update: &StatusUpdate) -> Self {
+        let progress = matches!(update.transition, Transition::Progress { .. });
+        // Updates of the same millisecond need an order too. Progress is later than its start.
+        let order = JobState::after(&update.transition) as u64 * 2 + u64::from(progress);
         Self {
-            hop: event.hop,
-            rank: event.transition.rank(),
-            moment: unix_ms(event.at).saturating_mul(32).saturating_add(order),
+            hop: update.hop,
+            rank: update.transition.rank(),
+            moment: unix_ms(update.at).saturating_mul(32).saturating_add(order),
         }
     }
 }

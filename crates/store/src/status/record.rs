@@ -1,4 +1,4 @@
-//! Writes events: the jobs that they change, and their timeline.
+//! Writes updates: the jobs that they change, and their timeline.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -56,15 +56,15 @@ pub(super) const COLUMNS: [&str; 28] = [
 const FIRST_HOPS: u32 = 50;
 const LAST_HOPS: u32 = 50;
 
-/// An event, with the id of the row that it belongs to.
+/// An update, with the id of the row that it belongs to.
 type StepOf<'a> = (String, &'a StatusUpdate);
 
 /// The lines of a timeline, by their key.
 type Lines<'a> = HashMap<(&'a str, u32, u32, &'static str), &'a StepOf<'a>>;
 
-/// The effect of events.
+/// The effect of updates.
 struct Folded<'a> {
-    /// The jobs that change, in the order of their first events.
+    /// The jobs that change, in the order of their first updates.
     changed: Vec<TrackedJob>,
     steps: Vec<StepOf<'a>>,
     /// Rows that now belong to another job. Their status updates so far are deleted.
@@ -74,24 +74,24 @@ struct Folded<'a> {
 }
 
 impl Store {
-    /// Records events, all or none, and returns the jobs that they changed.
+    /// Records updates, all or none, and returns the jobs that they changed.
     ///
-    /// Late, duplicate and shuffled events do not move a job back: it ends in the state to which the same events in
-    /// order would have brought it. An event of a pruned job creates it again.
+    /// Late, duplicate and shuffled updates do not move a job back: it ends in the state to which the same updates in
+    /// order would have brought it. An update of a pruned job creates it again.
     ///
     /// See the [crate](crate) for an example.
     ///
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database). Nothing was written then.
-    pub async fn record(&self, events: &[StatusUpdate]) -> Result<Vec<StatusChange>> {
-        if events.is_empty() {
+    pub async fn record(&self, updates: &[StatusUpdate]) -> Result<Vec<StatusChange>> {
+        if updates.is_empty() {
             return Ok(Vec::new());
         }
-        let events = &*as_kept(events);
+        let updates = &*as_kept(updates);
         let mut tx = self.write(WriteLock::Status).await?;
-        let known = self.known(&mut tx, events).await?;
-        let Folded { changed, steps, renewed, ends_apart } = fold(&known, events);
+        let known = self.known(&mut tx, updates).await?;
+        let Folded { changed, steps, renewed, ends_apart } = fold(&known, updates);
         if !renewed.is_empty() {
             let text = format!("DELETE FROM leveret_job_steps WHERE id IN {}", self.dialect().list("$1"));
             Sql::new(text).arg(text_list(renewed.iter().map(String::as_str))).execute(&mut tx).await?;
@@ -103,23 +103,23 @@ impl Store {
             note(chunk).execute(&mut tx).await?;
         }
         self.thin_out(&mut tx, &changed).await?;
-        free_done(&mut tx, &done(&changed, &ends_apart, events), |position| self.dialect().list(position)).await?;
+        free_done(&mut tx, &done(&changed, &ends_apart, updates), |position| self.dialect().list(position)).await?;
         tx.commit().await?;
         Ok(changed.into_iter().map(|job| StatusChange { id: job.id, state: job.state }).collect())
     }
 }
 
 impl Store {
-    /// Reads the rows that these events may belong to, by id.
-    async fn known(&self, tx: &mut TimedConnection, events: &[StatusUpdate]) -> Result<HashMap<String, TrackedJob>> {
-        let known = self.rows(tx, events.iter().map(|event| event.id.as_str())).await?;
+    /// Reads the rows that these updates may belong to, by id.
+    async fn known(&self, tx: &mut TimedConnection, updates: &[StatusUpdate]) -> Result<HashMap<String, TrackedJob>> {
+        let known = self.rows(tx, updates.iter().map(|update| update.id.as_str())).await?;
         // An id nearly always has one job.
         let mut first: HashMap<&str, &StatusUpdate> = HashMap::new();
-        let others = events.iter().filter(|event| {
-            let before = *first.entry(event.id.as_str()).or_insert(event);
-            let is_other = |job: &TrackedJob| job.relation(event) != Relation::Own;
+        let others = updates.iter().filter(|update| {
+            let before = *first.entry(update.id.as_str()).or_insert(update);
+            let is_other = |job: &TrackedJob| job.relation(update) != Relation::Own;
             let first = (before.origin.as_deref(), before.job.as_str(), before.queue.as_str());
-            known.get(event.id.as_str()).is_some_and(is_other) || !is_same(first, event)
+            known.get(update.id.as_str()).is_some_and(is_other) || !is_same(first, update)
         });
         let others: Vec<_> = others.map(full_id).collect();
         if others.is_empty() {
@@ -157,76 +157,76 @@ impl Store {
 }
 
 /// The jobs whose unique keys are free: they have ended, with a row or without one (`ends_apart`), or were cancelled.
-fn done<'a>(changed: &'a [TrackedJob], ends_apart: &[&'a StatusUpdate], events: &'a [StatusUpdate]) -> Vec<Done<'a>> {
+fn done<'a>(changed: &'a [TrackedJob], ends_apart: &[&'a StatusUpdate], updates: &'a [StatusUpdate]) -> Vec<Done<'a>> {
     let ended = changed.iter().filter(|job| job.state.is_terminal());
-    let ended = ended.map(|job| (job.job_id(), Some(job.origin.as_deref().unwrap_or_default())));
+    let ended = ended.map(|job| (job.wire_id(), Some(job.origin.as_deref().unwrap_or_default())));
     let apart = ends_apart.iter().map(|end| (end.id.as_str(), Some(end.origin.as_deref().unwrap_or_default())));
-    let cancelled = events.iter().filter(|event| matches!(event.transition, Transition::CancelRequested));
-    ended.chain(apart).chain(cancelled.map(|event| (event.id.as_str(), event.origin.as_deref()))).collect()
+    let cancelled = updates.iter().filter(|update| matches!(update.transition, Transition::CancelRequested));
+    ended.chain(apart).chain(cancelled.map(|update| (update.id.as_str(), update.origin.as_deref()))).collect()
 }
 
 /// Replaces NUL in the fields that distinguish jobs, as the database does. Two jobs here must be two jobs there.
-fn as_kept(events: &[StatusUpdate]) -> Cow<'_, [StatusUpdate]> {
-    let is_kept = |event: &StatusUpdate| {
-        [event.id.as_str(), &event.job, &event.queue]
+fn as_kept(updates: &[StatusUpdate]) -> Cow<'_, [StatusUpdate]> {
+    let is_kept = |update: &StatusUpdate| {
+        [update.id.as_str(), &update.job, &update.queue]
             .into_iter()
-            .chain(event.origin.as_deref())
+            .chain(update.origin.as_deref())
             .all(|text| !text.contains('\0'))
     };
-    if events.iter().all(is_kept) {
-        return Cow::Borrowed(events);
+    if updates.iter().all(is_kept) {
+        return Cow::Borrowed(updates);
     }
-    let kept = |event: &StatusUpdate| StatusUpdate {
-        id: without_nul(&event.id).into(),
-        job: without_nul(&event.job),
-        queue: without_nul(&event.queue),
-        origin: event.origin.as_deref().map(without_nul),
-        ..event.clone()
+    let kept = |update: &StatusUpdate| StatusUpdate {
+        id: without_nul(&update.id).into(),
+        job: without_nul(&update.job),
+        queue: without_nul(&update.queue),
+        origin: update.origin.as_deref().map(without_nul),
+        ..update.clone()
     };
-    events.iter().map(kept).collect()
+    updates.iter().map(kept).collect()
 }
 
 /// The id of a row whose plain id is another job's: two jobs of an order may both have the id of the order.
-fn full_id(event: &StatusUpdate) -> String {
-    format!("{}@{}:{}", event.id, event.queue, event.job)
+fn full_id(update: &StatusUpdate) -> String {
+    format!("{}@{}:{}", update.id, update.queue, update.job)
 }
 
-/// Assigns each event to its row.
+/// Assigns each update to its row.
 ///
 /// The plain id stays with the first job of this id. So a publisher who knows an id cannot change the row of its job.
 /// Of all other jobs with that id, name and queue the last one has a row, under the full id. Jobs beside it, before its
 /// end, have none.
-fn fold<'a>(known: &HashMap<String, TrackedJob>, events: &'a [StatusUpdate]) -> Folded<'a> {
+fn fold<'a>(known: &HashMap<String, TrackedJob>, updates: &'a [StatusUpdate]) -> Folded<'a> {
     let mut folded = Folded {
         changed: Vec::new(),
-        steps: Vec::with_capacity(events.len()),
+        steps: Vec::with_capacity(updates.len()),
         renewed: Vec::new(),
         ends_apart: Vec::new(),
     };
     let mut positions: HashMap<String, usize> = HashMap::new();
-    for event in events {
+    for update in updates {
         for is_plain in [true, false] {
-            let id = if is_plain { event.id.to_string() } else { full_id(event) };
+            let id = if is_plain { update.id.to_string() } else { full_id(update) };
             let position = *positions.entry(id.clone()).or_insert_with(|| {
-                folded.changed.push(known.get(&id).cloned().unwrap_or_else(|| TrackedJob::new(&id, event)));
+                folded.changed.push(known.get(&id).cloned().unwrap_or_else(|| TrackedJob::new(&id, update)));
                 folded.changed.len() - 1
             });
             let job = &mut folded.changed[position];
-            let relation = job.relation(event);
+            let relation = job.relation(update);
             if relation != Relation::Own && is_plain {
                 continue;
             }
             if relation == Relation::Next {
-                *job = TrackedJob::new(&id, event);
+                *job = TrackedJob::new(&id, update);
                 folded.renewed.push(job.id.clone());
-                // Events of the previous job, in this batch.
+                // Updates of the previous job, in this batch.
                 folded.steps.retain(|(of, _)| *of != job.id);
             }
             if relation != Relation::Other {
-                job.apply(event);
-                folded.steps.push((job.id.clone(), event));
-            } else if event.transition.is_terminal() {
-                folded.ends_apart.push(event);
+                job.apply(update);
+                folded.steps.push((job.id.clone(), update));
+            } else if update.transition.is_terminal() {
+                folded.ends_apart.push(update);
             }
             break;
         }
@@ -276,13 +276,13 @@ fn row(job: &TrackedJob) -> [Arg; COLUMNS.len()] {
     ]
 }
 
-/// The first event of each key. One statement cannot write a key twice.
+/// The first update of each key. One statement cannot write a key twice.
 fn timeline<'a>(steps: &'a [StepOf<'a>]) -> Vec<&'a StepOf<'a>> {
     let mut lines = Lines::new();
-    for step in steps.iter().filter(|(_, event)| !matches!(event.transition, Transition::Progress { .. })) {
-        let (id, event) = step;
-        let first = lines.entry((id, event.hop, event.attempt, event.transition.name())).or_insert(step);
-        if event.at < first.1.at {
+    for step in steps.iter().filter(|(_, update)| !matches!(update.transition, Transition::Progress { .. })) {
+        let (id, update) = step;
+        let first = lines.entry((id, update.hop, update.attempt, update.transition.name())).or_insert(step);
+        if update.at < first.1.at {
             *first = step;
         }
     }
@@ -291,15 +291,15 @@ fn timeline<'a>(steps: &'a [StepOf<'a>]) -> Vec<&'a StepOf<'a>> {
 
 fn note(steps: &[&StepOf<'_>]) -> Sql {
     let mut sql = Sql::new("INSERT INTO leveret_job_steps (id, hop, attempt, step, at, worker, detail) VALUES ");
-    sql.values(steps.iter().map(|(id, event)| {
+    sql.values(steps.iter().map(|(id, update)| {
         [
             id.as_str().into(),
-            event.hop.into(),
-            event.attempt.into(),
-            event.transition.name().into(),
-            unix_ms(event.at).into(),
-            event.worker.as_deref().into(),
-            Arg::Text(detail(&event.transition)),
+            update.hop.into(),
+            update.attempt.into(),
+            update.transition.name().into(),
+            unix_ms(update.at).into(),
+            update.worker.as_deref().into(),
+            Arg::Text(detail(&update.transition)),
         ]
     }));
     sql.push(

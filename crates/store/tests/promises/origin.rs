@@ -94,7 +94,7 @@ async fn two_jobs_of_one_id_have_a_row_each(database: Database) {
     store.record(&[of("mail", 6, dead())]).await.unwrap();
     assert_eq!(state(&store, "order-17").await, JobState::Succeeded);
     let mail = store.job("order-17@mail-queue:mail").await.unwrap().unwrap();
-    assert_eq!((mail.state, mail.job_id(), mail.job.as_str()), (JobState::Dead, "order-17", "mail"));
+    assert_eq!((mail.state, mail.job_id().as_str(), mail.job.as_str()), (JobState::Dead, "order-17", "mail"));
     assert_eq!(steps(&store, &mail.id).await, ["queued", "dead"]);
     assert_eq!(store.jobs(&JobFilter::default(), None, 10).await.unwrap().items.len(), 2);
 }

@@ -28,7 +28,7 @@ macro_rules! place {
             }
         }
         let (lines, total_cents) = (serde_json::to_string(&$order.lines)?, $order.total_cents());
-        let row = sqlx::query_scalar(PLACE).bind($ctx.job_id()).bind(&$customer).bind(lines).bind(total_cents);
+        let row = sqlx::query_scalar(PLACE).bind($ctx.job_id().as_str()).bind(&$customer).bind(lines).bind(total_cents);
         let placed = PlacedOrder { number: row.fetch_one(&mut *tx).await.map_err(database_error)?, total_cents };
         let event = NewEvent::of(&$order.placed(placed)).id(event_id($ctx.job_id()));
         Outbox::emit_ordered(&mut tx, $customer, event).await.map_err(database_error)?;

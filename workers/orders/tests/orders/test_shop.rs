@@ -50,7 +50,7 @@ impl Mails {
 }
 
 async fn keep(order: OrderPlaced, ctx: Context<Mails>) -> JobResult {
-    ctx.state().0.lock().unwrap().insert(ctx.job_id().to_owned(), order);
+    ctx.state().0.lock().unwrap().insert(ctx.job_id().to_string(), order);
     Ok(())
 }
 

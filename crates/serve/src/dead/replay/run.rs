@@ -158,12 +158,12 @@ impl<P: FnMut(&ReplayProgress) + Send> ReplayRun<'_, P> {
     }
 
     async fn settle(&mut self, sent: Vec<SentLetter>) -> Result<Option<(usize, String)>, Error> {
-        let (mut ids, mut events, mut waiting) = (Vec::new(), Vec::new(), None);
-        for SentLetter { id, event, fault } in sent {
+        let (mut ids, mut updates, mut waiting) = (Vec::new(), Vec::new(), None);
+        for SentLetter { id, update, fault } in sent {
             match fault {
                 None => {
                     ids.push(id);
-                    events.extend(event);
+                    updates.extend(update);
                 }
                 Some(PublishFault::Lasting(reason)) => self.failed.push(UnpublishedLetter { id, reason }),
                 Some(PublishFault::Passing(reason)) => {
@@ -171,7 +171,7 @@ impl<P: FnMut(&ReplayProgress) + Send> ReplayRun<'_, P> {
                 }
             }
         }
-        self.dead.store.record(&events).await?;
+        self.dead.store.record(&updates).await?;
         if !ids.is_empty() {
             self.done.replayed += self.dead.store.replayed(self.done.replay, &ids, self.by()).await?;
         }

@@ -9,7 +9,7 @@ use crate::dead::{letter, service::DeadLetterService, throttle::Throttle};
 /// The result of one publish.
 pub(super) struct SentLetter {
     pub(super) id: i64,
-    pub(super) event: Option<StatusUpdate>,
+    pub(super) update: Option<StatusUpdate>,
     pub(super) fault: Option<PublishFault>,
 }
 
@@ -38,7 +38,7 @@ pub(super) async fn send(
     let (about, payload) = (letter.about, letter.payload);
     let id = about.id;
     let queue = queue.unwrap_or(&about.queue);
-    let failed = |reason| SentLetter { id, event: None, fault: Some(PublishFault::Lasting(reason)) };
+    let failed = |reason| SentLetter { id, update: None, fault: Some(PublishFault::Lasting(reason)) };
     if queue.is_empty() {
         return failed("its queue is not known: name one".to_owned());
     }
@@ -53,8 +53,8 @@ pub(super) async fn send(
     if track {
         replay = replay.track();
     }
-    let event = if track || message.is_tracked() { letter::queued(&message, &about, queue, now_ms()) } else { None };
-    SentLetter { id, event, fault: replay.await.err().map(|error| fault(&error)) }
+    let update = if track || message.is_tracked() { letter::queued(&message, &about, queue, now_ms()) } else { None };
+    SentLetter { id, update, fault: replay.await.err().map(|error| fault(&error)) }
 }
 
 fn fault(error: &PublishError) -> PublishFault {
