@@ -24,7 +24,7 @@ impl FromEvent for RawEvent {}
 
 mod sealed {
     use super::{Event, JobError, RawEvent};
-    use crate::{attempt::handler::decode_as, message::Message};
+    use crate::message::{Message, decode::decode_as};
 
     /// A message, whose type is not public.
     #[derive(Debug)]

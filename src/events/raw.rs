@@ -3,10 +3,9 @@
 use std::fmt;
 
 use crate::{
-    attempt::handler::decode_as,
     error::{Class, JobError},
     event::Event,
-    message::Message,
+    message::{Message, decode::decode_as},
 };
 
 /// An event as it came, for handlers of several types ([`Subscription::pattern`](crate::Subscription::pattern)).

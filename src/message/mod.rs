@@ -6,12 +6,14 @@
 //! instead of running at the wrong time. Invalid headers that only inform are ignored.
 
 pub(crate) mod dead_letter;
+pub(crate) mod decode;
 mod number;
 mod origin;
 pub(crate) mod rate_slot;
 pub(crate) mod raw;
 pub(crate) mod reply;
 pub(crate) mod republish;
+mod undecoded;
 
 use bytes::Bytes;
 use lapin::{
