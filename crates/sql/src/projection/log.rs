@@ -95,12 +95,16 @@ impl<'p> Reader<'p> {
         allows_truncated: bool,
         lease: &mut Lease<'_>,
     ) -> Result<Self, Ended> {
-        // It is declared for a projection that nothing else has declared it for, and again if it was deleted: so it keeps
-        // the events from now on.
-        lease.holding(event_log::declare(broker)).await?.map_err(Ended::log)?;
-        let log = match at {
-            Some(place) => at_event(broker, projection, place, lease).await?,
-            None => lease.holding(EventLog::open(broker, Start::First)).await?.map_err(Ended::log)?,
+        // Declared if nothing else has declared it, and again if it was deleted, so that it keeps the events from now on. A
+        // user without that right may read a log that is there.
+        let declared = lease.holding(event_log::declare(broker)).await?;
+        let opened = match at {
+            Some(place) => at_event(broker, projection, place, lease).await,
+            None => lease.holding(EventLog::open(broker, Start::First)).await?.map_err(Ended::log),
+        };
+        let log = match (opened, declared) {
+            (Err(Ended::Again(_)), Err(error)) => return Err(Ended::log(error)),
+            (opened, _) => opened?,
         };
         Ok(Self { broker, projection, patterns, log, read: at.map(|place| place.offset), allows_truncated })
     }

@@ -4,11 +4,12 @@ use leveret::event_log;
 use leveret_harness::{Database, RawClient, eventually, shared_node};
 use leveret_sql::Error;
 
-use super::stage::{LONG, Set, Stage, of, placed};
+use super::stage::{LONG, Placed, Set, Stage, of, placed};
 
 leveret_harness::on_both_databases! {
     a_log_that_was_made_anew_stops_the_projection_whatever_it_has,
     a_log_that_retention_cut_behind_the_position_stops_the_projection,
+    a_log_that_retention_cuts_before_a_projection_that_stands_still_stops_it,
     an_event_that_does_not_decode_stops_the_projection_until_an_operator_skips_it,
 }
 
@@ -45,24 +46,50 @@ async fn a_log_that_was_made_anew_stops_the_projection_whatever_it_has(database:
     running.stop().await.unwrap();
 }
 
-async fn a_log_that_retention_cut_behind_the_position_stops_the_projection(database: Database) {
+/// A stage whose log keeps some ten kilobytes.
+async fn with_small_log(database: Database) -> Stage {
     let vhost = shared_node().await.vhost().await;
     let policy = r#"{"max-length-bytes": 20000, "stream-max-segment-size-bytes": 10000}"#;
-    let set = ["set_policy", "--vhost", vhost.name(), "small", "event-log", policy, "--apply-to", "queues"];
-    vhost.node().ctl(&set).await.unwrap();
-    let stage = Stage::at(database, &vhost.url()).await;
-    stage.emit_all(0..5).await;
-    let running = stage.run(Set::default());
-    stage.shows(0..5).await;
-    running.stop().await.unwrap();
+    vhost.node().set_policy(vhost.name(), "small", "event-log", policy).await.unwrap();
+    Stage::at(database, &vhost.url()).await
+}
+
+/// Fills the log until it begins behind an event.
+async fn fill(stage: &Stage, event: u64) {
     let padding = "p".repeat(2000);
     eventually("retention removes the first events", LONG, async || {
         for _ in 0..20 {
             stage.broker.publisher().emit_raw("filler", format!("\"{padding}\"")).await.unwrap();
         }
-        event_log::oldest(&stage.broker).await.unwrap() > Some(4)
+        event_log::oldest(&stage.broker).await.unwrap() > Some(event)
     })
     .await;
+}
+
+async fn a_log_that_retention_cuts_before_a_projection_that_stands_still_stops_it(database: Database) {
+    let stage = with_small_log(database).await;
+    stage.pool.run("INSERT INTO faults VALUES (3)").await;
+    stage.emit_all(0..3).await;
+    stage.emit(&Placed { act: "fault".into(), ..placed(3) }).await;
+    let running = stage.run(Set::default());
+    stage.stands_at(3).await;
+    // More than the reader has in its memory. It goes on with a log whose next events are gone.
+    fill(&stage, 600).await;
+    stage.emit_all(4..6).await;
+    stage.pool.run("DELETE FROM faults").await;
+    let error = running.ended().await;
+    let Error::LogChanged { found: Some(found), .. } = &error else { panic!("{error:?}") };
+    assert!(found.offset > 600, "{error}");
+    assert_eq!(stage.view().await, of(0..4));
+}
+
+async fn a_log_that_retention_cut_behind_the_position_stops_the_projection(database: Database) {
+    let stage = with_small_log(database).await;
+    stage.emit_all(0..5).await;
+    let running = stage.run(Set::default());
+    stage.shows(0..5).await;
+    running.stop().await.unwrap();
+    fill(&stage, 4).await;
     let error = stage.run(Set::default()).ended().await;
     let Error::LogChanged { expected, found: Some(found), .. } = &error else { panic!("{error:?}") };
     assert_eq!((expected.offset, expected.id.as_str()), (4, "order-4"));
