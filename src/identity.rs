@@ -15,4 +15,4 @@ pub(crate) static HOST: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// `host:pid`.
-pub(crate) static PROCESS: LazyLock<String> = LazyLock::new(|| format!("{}:{}", *HOST, process::id()));
+pub static PROCESS: LazyLock<String> = LazyLock::new(|| format!("{}:{}", *HOST, process::id()));

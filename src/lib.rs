@@ -91,7 +91,8 @@ mod health_server;
 #[cfg(feature = "health")]
 #[doc(hidden)]
 pub mod http;
-mod identity;
+#[doc(hidden)]
+pub mod identity;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;

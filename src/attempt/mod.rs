@@ -19,5 +19,4 @@ pub(crate) mod runtime;
 pub(crate) mod settle;
 pub(crate) mod task;
 pub(crate) mod tracked;
-pub(crate) mod undecoded;
 pub(crate) mod verdict;

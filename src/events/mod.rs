@@ -23,8 +23,8 @@ impl<E: Event> FromEvent for E {}
 impl FromEvent for RawEvent {}
 
 mod sealed {
-    use super::{Event, JobError, RawEvent, raw::opened};
-    use crate::{attempt::handler::decode_as, message::Message};
+    use super::{Event, JobError, RawEvent};
+    use crate::message::{Message, decode::decode_event_as};
 
     /// A message, whose type is not public.
     #[derive(Debug)]
@@ -41,10 +41,7 @@ mod sealed {
         const TOPIC: Option<&'static str> = Some(E::TOPIC);
 
         fn read(incoming: Incoming<'_>) -> Result<Self, JobError> {
-            match opened(incoming.0)? {
-                Some((_, data)) => decode_as(&data, E::TOPIC),
-                None => decode_as(incoming.0, E::TOPIC),
-            }
+            decode_event_as(incoming.0, E::TOPIC)
         }
     }
 

@@ -3,10 +3,13 @@
 use std::fmt;
 
 use crate::{
-    attempt::handler::decode_as,
     error::{Class, JobError},
     event::Event,
-    message::{Message, cloud_event::CloudEvent},
+    message::{
+        Message,
+        cloud_event::CloudEvent,
+        decode::{decode_as, open_cloud_event},
+    },
 };
 
 /// An event as it came, for handlers of several types ([`Subscription::pattern`](crate::Subscription::pattern)).
@@ -32,14 +35,9 @@ pub struct RawEvent {
     cloud_event: Option<CloudEvent>,
 }
 
-/// Returns the attributes of a CloudEvent, and the message with its data as the body; `None` for another message.
-pub(super) fn opened(message: &Message) -> Result<Option<(CloudEvent, Message)>, JobError> {
-    message.open_cloud_event().map_err(|invalid| JobError::new(Class::Decode, invalid))
-}
-
 impl RawEvent {
     pub(super) fn new(message: &Message) -> Result<Self, JobError> {
-        Ok(match opened(message)? {
+        Ok(match open_cloud_event(message)? {
             Some((event, message)) => Self { message, cloud_event: Some(event) },
             None => Self { message: message.clone(), cloud_event: None },
         })

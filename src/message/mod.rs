@@ -7,12 +7,14 @@
 
 pub(crate) mod cloud_event;
 pub(crate) mod dead_letter;
+pub(crate) mod decode;
 mod number;
 mod origin;
 pub(crate) mod rate_slot;
 pub(crate) mod raw;
 pub(crate) mod reply;
 pub(crate) mod republish;
+mod undecoded;
 
 use bytes::Bytes;
 use lapin::{

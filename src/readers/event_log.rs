@@ -9,10 +9,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::message::raw::RawMessage;
 pub use crate::topology::events::Start;
+#[doc(hidden)]
+pub use crate::topology::topic::Patterns;
 use crate::{
     broker::Broker,
     error::Error,
-    message::header,
+    event::Event,
+    message::{decode::decode_event_as, header},
     time::at_unix_ms,
     topology::Topology,
     transport::session::{Delivery, Session},
@@ -64,11 +67,34 @@ pub async fn newest(broker: &Broker) -> Result<Option<u64>, Error> {
     Ok(Some(newest))
 }
 
+/// Returns the number of the oldest event, or `None` if the log is empty, which takes 5 s to find out.
+///
+/// # Errors
+///
+/// [`Error::Unavailable`] with the reason why the log cannot be read.
+pub async fn oldest(broker: &Broker) -> Result<Option<u64>, Error> {
+    let mut log = EventLog::open(broker, Start::First).await?;
+    let Ok(first) = timeout(FIRST, log.next()).await else { return Ok(None) };
+    Ok(Some(first?.offset()))
+}
+
 /// Reads the log from one place on.
 pub struct EventLog {
     session: Session,
     name: String,
     from: u64,
+}
+
+/// An event of the log whose payload is not of its type. The text has the reason, and no value of the payload.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("event {offset} of the log, of topic {topic:?}, does not decode: {reason}")]
+pub struct DecodeError {
+    /// The number of the event.
+    pub offset: u64,
+    /// Its topic.
+    pub topic: String,
+    /// The reason.
+    pub reason: String,
 }
 
 /// An event in the log.
@@ -163,6 +189,46 @@ impl LoggedEvent {
         crate::topology::topic::Pattern::new(pattern).matches(self.topic())
     }
 
+    /// Returns the payload as it was published: a CloudEvent in JSON has its attributes beside the data.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        self.message.payload()
+    }
+
+    /// Reads the payload as an event of that type: of a CloudEvent its data.
+    ///
+    /// ```
+    /// # #[derive(serde::Serialize, serde::Deserialize, leveret::Event)] #[event(topic = "order.placed")]
+    /// # struct OrderPlaced { order: String }
+    /// # fn doc(event: &leveret::event_log::LoggedEvent) -> Result<(), leveret::event_log::DecodeError> {
+    /// let placed: OrderPlaced = event.decode()?;
+    /// # let _ = placed.order;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`]: the event is of another topic, or its payload is not of the type.
+    pub fn decode<E: Event>(&self) -> Result<E, DecodeError> {
+        if self.topic() != E::TOPIC {
+            return Err(self.undecodable(format!("it was read as {:?}", E::TOPIC)));
+        }
+        decode_event_as(self.message.message(), E::TOPIC).map_err(|error| self.undecodable(error.chain()))
+    }
+
+    /// Reads the payload as JSON: of a CloudEvent its data.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`]: the payload is not JSON.
+    pub fn json(&self) -> Result<serde_json::Value, DecodeError> {
+        decode_event_as(self.message.message(), self.topic()).map_err(|error| self.undecodable(error.chain()))
+    }
+
+    fn undecodable(&self, reason: String) -> DecodeError {
+        DecodeError { offset: self.offset, topic: self.topic().to_owned(), reason }
+    }
+
     /// Returns the event as a message, which [`Publisher::replay`](crate::Publisher::replay) publishes to one
     /// subscription.
     #[must_use]
@@ -175,6 +241,10 @@ impl LoggedEvent {
 mod tests {
     use super::*;
 
+    #[derive(Debug, serde::Serialize, serde::Deserialize, Event)]
+    #[event(crate = crate, topic = "order.placed")]
+    struct Placed {}
+
     #[tokio::test(start_paused = true)]
     async fn the_log_has_all_events_from_its_declaration_on_in_their_order() {
         let broker = Broker::memory();
@@ -185,7 +255,7 @@ mod tests {
         for topic in ["a.1", "b.1", "a.2"] {
             emit(topic).await;
         }
-        assert_eq!(newest(&broker).await.unwrap(), Some(2));
+        assert_eq!((oldest(&broker).await.unwrap(), newest(&broker).await.unwrap()), (Some(0), Some(2)));
         let read = async |start| {
             let mut log = EventLog::open(&broker, start).await.unwrap();
             let mut events = Vec::new();
@@ -201,5 +271,8 @@ mod tests {
         let mut log = EventLog::open(&broker, Start::Last).await.unwrap();
         let last = log.next().await.unwrap();
         assert!(last.matches("a.*") && !last.matches("b.*") && last.id() == Some("a.2"));
+        assert_eq!(last.json().unwrap(), serde_json::json!({}));
+        let error = last.decode::<Placed>().unwrap_err().to_string();
+        assert!(error.contains("event 2") && error.contains(r#"it was read as "order.placed""#), "{error}");
     }
 }

@@ -85,7 +85,7 @@ fn compare(one: &[String], other: &[String], both: bool) -> bool {
 
 /// Patterns with the index of the handler of each, the more specific ones first.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Patterns(Vec<(Pattern, usize)>);
+pub struct Patterns(Vec<(Pattern, usize)>);
 
 impl Patterns {
     /// Orders the patterns.
@@ -93,7 +93,7 @@ impl Patterns {
     /// # Errors
     ///
     /// Two patterns of different handlers that are a tie.
-    pub(crate) fn new<'a>(patterns: &[(&'a str, usize)]) -> Result<Self, (&'a str, &'a str)> {
+    pub fn new<'a>(patterns: &[(&'a str, usize)]) -> Result<Self, (&'a str, &'a str)> {
         let mut ordered: Vec<(Pattern, usize)> = Vec::new();
         for (number, (text, index)) in patterns.iter().enumerate() {
             let pattern = Pattern::new(text);
@@ -112,7 +112,8 @@ impl Patterns {
     }
 
     /// Returns the index of the handler of a topic.
-    pub(crate) fn find(&self, topic: &str) -> Option<usize> {
+    #[must_use]
+    pub fn find(&self, topic: &str) -> Option<usize> {
         self.0.iter().find(|(pattern, _)| pattern.matches(topic)).map(|(_, index)| *index)
     }
 }

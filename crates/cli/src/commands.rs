@@ -9,6 +9,7 @@ mod healthcheck;
 mod inbox;
 mod jobs;
 mod outbox;
+mod projections;
 mod publish;
 mod queues;
 mod schedule;
@@ -36,6 +37,7 @@ pub(crate) enum Command {
     Serve(Box<serve::Arguments>),
     Outbox(Box<outbox::Arguments>),
     Inbox(Box<inbox::Arguments>),
+    Projections(Box<projections::Arguments>),
     Doctor(Box<doctor::Arguments>),
     Topology(Box<topology::Arguments>),
     Simulate(Box<simulate::Arguments>),
@@ -57,6 +59,7 @@ impl Command {
             Self::Serve(arguments) => serve::run(*arguments).await,
             Self::Outbox(arguments) => outbox::run(*arguments).await,
             Self::Inbox(arguments) => inbox::run(*arguments).await,
+            Self::Projections(arguments) => projections::run(*arguments).await,
             Self::Doctor(arguments) => doctor::run(*arguments).await,
             Self::Topology(arguments) => topology::run(*arguments).await,
             Self::Simulate(arguments) => simulate::run(*arguments).await,

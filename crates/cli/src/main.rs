@@ -37,7 +37,7 @@ struct Leveret {
 
 const AFTER_HELP: &str = "\
 Commands connect to the broker at AMQP_URL, by default amqp://guest:guest@127.0.0.1:5672/%2f. `jobs`, `audit` and `dead` \
-(without --direct) read the store of `leveret serve` at DATABASE_URL. `outbox` and `inbox` work on your own database. The \
+(without --direct) read the store of `leveret serve` at DATABASE_URL. `outbox`, `inbox` and `projections` work on your own database. The \
 connection options (--amqp-url, --namespace, --tls-*) may stand before or after any command. JSON output (--output json) \
 contains RFC 3339 times.
 

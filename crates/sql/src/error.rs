@@ -1,8 +1,23 @@
 //! The errors of a database.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
-use leveret::PublishError;
+use leveret::{PublishError, event_log::DecodeError};
+
+/// An event in the log, as an error names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogPosition {
+    /// Its offset.
+    pub offset: u64,
+    /// Its id, or a digest of an event that has none.
+    pub id: String,
+}
+
+impl fmt::Display for LogPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "event {} (id {})", self.offset, self.id)
+    }
+}
 
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -32,17 +47,17 @@ pub enum Error {
         /// The newest schema that this version knows.
         known: i64,
     },
-    /// The tables of the outbox or inbox do not exist, or are of an older version. On PostgreSQL they may be in a
+    /// The tables of the outbox, the inbox or the projections do not exist, or are of an older version. On PostgreSQL they may be in a
     /// schema that the connection's `search_path` does not name.
     #[error(
         "the database has no {part} of this version: create it with `leveret {part} migrate`, or add its schema to the \
          search_path"
     )]
     NoTables {
-        /// `outbox` or `inbox`.
+        /// `outbox`, `inbox` or `projections`.
         part: &'static str,
     },
-    /// A setting of the relay that is out of its bounds. Set one of the values that are allowed.
+    /// A setting of a relay or a projection that is out of its bounds. Set one of the values that are allowed.
     #[error("{setting}: {value} is out of range: set {allowed}")]
     Setting {
         /// The method that set it.
@@ -55,6 +70,73 @@ pub enum Error {
     /// A job that could never be published.
     #[error("the job cannot be enqueued: {0}")]
     InvalidJob(PublishError),
+    /// A projection that cannot run as it is built. The text names the fault and its fix.
+    #[error("projection {projection:?} cannot run: {reason}")]
+    InvalidProjection {
+        /// The projection.
+        projection: String,
+        /// The fault and its fix.
+        reason: String,
+    },
+    /// The log does not have the last event that a projection applied: retention has removed it, or the log was deleted and
+    /// made anew. Events may be missing, so the projection stopped. Rebuild the view with `leveret projections reset`.
+    #[error(
+        "projection {projection:?} stopped: the last event that it applied is {expected}, and {}. Retention has removed \
+         events, or the log was made anew. Rebuild the view with `leveret projections reset {projection}`",
+        found_there(.found.as_ref())
+    )]
+    LogChanged {
+        /// The projection.
+        projection: String,
+        /// The event that it expects.
+        expected: LogPosition,
+        /// The event that the log has in its place; `None` if it has none.
+        found: Option<LogPosition>,
+    },
+    /// The first events of the log are gone, and a projection starts with the first. Allow it to start with the events that
+    /// are left.
+    #[error(
+        "projection {projection:?} starts with the first event, and the log begins with event {first}: retention has \
+         removed the events before. To start with the events that are left, run `leveret projections reset {projection} \
+         --allow-truncated`"
+    )]
+    LogTruncated {
+        /// The projection.
+        projection: String,
+        /// The offset of the first event that the log has.
+        first: u64,
+    },
+    /// A projection stopped at an event that does not decode. Deploy a version that decodes it, or skip the event.
+    #[error(
+        "projection {projection:?} stopped at an event that its handler does not read. Run a version that reads it, or skip \
+         the event with `leveret projections skip {projection} {}`",
+        .source.offset
+    )]
+    Undecodable {
+        /// The projection.
+        projection: String,
+        /// The event and the reason.
+        source: DecodeError,
+    },
+    /// The log of events cannot be used: the broker refuses to declare it or to deliver from it.
+    #[error("the log of events cannot be used")]
+    Log(#[source] leveret::Error),
+    /// No projection of that name has run on this database.
+    #[error("no projection {projection:?} has run on this database: `leveret projections list` shows them")]
+    NoProjection {
+        /// The name.
+        projection: String,
+    },
+    /// The projection does not stand still at the event that is to be skipped.
+    #[error("projection {projection:?} does not stand still at event {offset}: {}", stands(*.at))]
+    NotFailing {
+        /// The projection.
+        projection: String,
+        /// The event that was to be skipped.
+        offset: u64,
+        /// The event at which it stands still.
+        at: Option<u64>,
+    },
     /// The database did not answer within the time limit: it is halted, or the network drops its packets. The statement
     /// may have run nevertheless.
     #[error("the database does not answer")]
@@ -96,12 +178,26 @@ impl Error {
 }
 
 impl Error {
+    /// Returns whether an earlier error has aborted the transaction (PostgreSQL).
+    pub(crate) fn is_aborted_transaction(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(error)) = self else { return false };
+        error.code().is_some_and(|code| code == "25P02")
+    }
+
     /// Returns whether a table of the statement does not exist.
     pub(crate) fn is_missing_table(&self) -> bool {
         let Self::Database(sqlx::Error::Database(error)) = self else { return false };
         // SQLite has one code for every fault of a statement.
         error.code().is_some_and(|code| code == "42P01" || (code == "1" && error.message().contains("no such table")))
     }
+}
+
+fn found_there(found: Option<&LogPosition>) -> String {
+    found.map_or_else(|| "the log is empty".to_owned(), |found| format!("the log has {found} in its place"))
+}
+
+fn stands(at: Option<u64>) -> String {
+    at.map_or_else(|| "no event fails".to_owned(), |at| format!("it does at event {at}"))
 }
 
 /// The cause of an error, without the database's own message, which is the source.

@@ -9,6 +9,7 @@ mod kills;
 mod options;
 mod pipes;
 mod post;
+mod projections;
 mod schedules;
 mod settings;
 mod simulate;

@@ -7,6 +7,7 @@ use std::{
 
 use leveret::{Context, JobResult, RawEvent, Subscription, Worker, testing::start};
 use leveret_tests::fires::Fires;
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::{
     post::{LONG, Post, QUEUE},
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// The arguments of each command, and the exit code of a run whose output is read. `#` is 1, and 2 the second time.
-const RUNS: [(&str, &[&str], i32); 41] = [
+const RUNS: [(&str, &[&str], i32); 45] = [
     ("publish", &["test.script", "--queue", QUEUE, "--payload", r#"{"label": "p", "acts": ["succeed"]}"#], 0),
     ("queues", &[], 0),
     ("jobs list", &[], 0),
@@ -51,6 +52,10 @@ const RUNS: [(&str, &[&str], i32); 41] = [
     ("inbox migrate", &["--database", "DATABASE"], 0),
     ("inbox status", &["--database", "DATABASE"], 0),
     ("inbox prune", &["--yes", "--database", "DATABASE"], 0),
+    ("projections migrate", &["--database", "DATABASE"], 0),
+    ("projections list", &["--database", "DATABASE"], 0),
+    ("projections skip", &["p#", "7", "--yes", "--database", "DATABASE"], 0),
+    ("projections reset", &["p#", "--yes", "--database", "DATABASE"], 0),
     ("topology export", &["--queue", QUEUE], 0),
     ("healthcheck", &["SERVER"], 0),
     ("doctor", &["--queue", QUEUE, "--sample", "0"], 0),
@@ -125,9 +130,19 @@ async fn prepare(post: &Post) {
     post.dead_in_store(6).await;
     std::fs::write(post.path("edited.json"), r#"{"label": "edited", "acts": ["succeed"]}"#).unwrap();
     post.run(&["dead", "export", "--file", &post.path("letters.jsonl")]).await.ends(0);
-    for part in ["outbox", "inbox"] {
+    for part in ["outbox", "inbox", "projections"] {
         post.run(&[part, "migrate", "--database", &post.path("own.db")]).await.ends(0);
     }
+    projections(post).await;
+}
+
+/// Notes projections p1 and p2, which stand still at event 7.
+async fn projections(post: &Post) {
+    let own = SqliteConnectOptions::new().filename(post.path("own.db"));
+    let sql = "INSERT INTO leveret_projections (name, position, event_id, failed_offset, error, failed_at)
+               VALUES ('p1', 6, 'x', 7, 'no', 1000), ('p2', 6, 'x', 7, 'no', 1000)";
+    let mut connection = SqliteConnection::connect_with(&own).await.unwrap();
+    sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
 }
 
 /// The commands without subcommands, as their help lists them.

@@ -66,6 +66,11 @@ impl TimedConnection {
         }
     }
 
+    /// The connection of a transaction that has begun, for statements of the user. They have no time limit here.
+    pub(crate) fn of_user(&mut self) -> ConnectionMut<'_> {
+        self.connection.connection()
+    }
+
     /// Begins a transaction, which is rolled back unless it is [committed](Self::commit).
     ///
     /// # Errors
