@@ -274,5 +274,8 @@ mod tests {
         assert_eq!(last.json().unwrap(), serde_json::json!({}));
         let error = last.decode::<Placed>().unwrap_err().to_string();
         assert!(error.contains("event 2") && error.contains(r#"it was read as "order.placed""#), "{error}");
+        let cloud = crate::NewEvent::raw("a.3", r#"{"n": 3}"#).cloud_event("/shop");
+        broker.publisher().emit(cloud).await.unwrap();
+        assert_eq!(log.next().await.unwrap().json().unwrap(), serde_json::json!({"n": 3}));
     }
 }
