@@ -71,7 +71,10 @@ async fn a_projection_that_stands_still_is_shown_skipped_and_reset() {
     run(&["projections", "reset", "unknown", "--yes"]).await.ends(5);
     run(&["projections", "reset", "revenue", "--yes"]).await.ends(0);
     let shown = listed().await;
-    assert_eq!((shown["position"].is_null(), shown["lag"].as_i64(), shown["applied"].as_i64()), (true, Some(3), Some(0)));
+    assert_eq!(
+        (shown["position"].is_null(), shown["lag"].as_i64(), shown["applied"].as_i64()),
+        (true, Some(3), Some(0))
+    );
     let unreachable = post.run(&["projections", "list", "--database", &own, "--amqp-url", "amqp://127.0.0.1:1"]).await;
     let unreachable = unreachable.ends(0);
     assert!(unreachable.stderr.contains("the lag is unknown"), "{unreachable:?}");

@@ -132,7 +132,8 @@ impl<C: ProjectionConnection> Applier<'_, C> {
 /// The failure of a transaction that has ended before its commit. Its event is not known, so half of the events are tried
 /// next.
 fn ended(entries: &[Entry]) -> RolledBack {
-    let reason = "the handler hid an error of the database, or ended the transaction: return the error, and do not commit";
+    let reason =
+        "the handler hid an error of the database, or ended the transaction: return the error, and do not commit";
     RolledBack::Handler(entries.len() / 2, reason.into())
 }
 

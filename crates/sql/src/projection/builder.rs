@@ -247,6 +247,10 @@ impl<C: ProjectionConnection> Projection<C> {
 impl<C> fmt::Debug for Projection<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, topics, settings, .. } = self;
-        f.debug_struct("Projection").field("name", name).field("topics", topics).field("settings", settings).finish_non_exhaustive()
+        f.debug_struct("Projection")
+            .field("name", name)
+            .field("topics", topics)
+            .field("settings", settings)
+            .finish_non_exhaustive()
     }
 }

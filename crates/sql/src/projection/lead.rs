@@ -103,7 +103,8 @@ impl<'p, C: ProjectionConnection> Runner<'p, C> {
                     pauses.sleep().await;
                 }
                 Ended::Fatal(error) => {
-                    let offset = if let Error::Undecodable { source, .. } = &error { Some(source.offset) } else { None };
+                    let offset =
+                        if let Error::Undecodable { source, .. } = &error { Some(source.offset) } else { None };
                     self.trouble(offset, &error_chain(&error)).await;
                     return Err(error);
                 }
@@ -129,7 +130,9 @@ impl<'p, C: ProjectionConnection> Runner<'p, C> {
     async fn lead(&self, held: Held, pauses: &mut Backoff) -> Ended {
         tracing::info!(projection = self.table.name, epoch = held.epoch, "this process has the projection");
         self.metrics.leading.set(1);
-        self.metrics.position.set(held.place.as_ref().map_or(-1, |place| i64::try_from(place.offset).unwrap_or(i64::MAX)));
+        self.metrics
+            .position
+            .set(held.place.as_ref().map_or(-1, |place| i64::try_from(place.offset).unwrap_or(i64::MAX)));
         let ended = select! {
             ended = self.follow(held, pauses) => ended,
             never = self.measure() => never,
@@ -137,11 +140,7 @@ impl<'p, C: ProjectionConnection> Runner<'p, C> {
         ended.map_or_else(|ended| ended, |never: Infallible| match never {})
     }
 
-    async fn follow(
-        &self,
-        held: Held,
-        pauses: &mut Backoff,
-    ) -> Outcome<Infallible, Ended> {
+    async fn follow(&self, held: Held, pauses: &mut Backoff) -> Outcome<Infallible, Ended> {
         let mut lease = Lease::new(&self.table, held.epoch);
         let settings = &self.projection.settings;
         let rows = self.table.ids().await?.into_iter();
@@ -232,7 +231,13 @@ impl<'p, C: ProjectionConnection> Runner<'p, C> {
         let Some(offset) = skips else { return };
         for entry in batch.entries.iter_mut().filter(|entry| entry.event.offset() == offset && !entry.is_skipped) {
             let (topic, id) = (entry.event.topic(), entry.event.id());
-            tracing::warn!(projection = self.table.name, offset, topic, id, "an event is skipped, as an operator asked");
+            tracing::warn!(
+                projection = self.table.name,
+                offset,
+                topic,
+                id,
+                "an event is skipped, as an operator asked"
+            );
             entry.is_skipped = true;
         }
     }

@@ -75,9 +75,8 @@ pub(super) fn place(event: &LoggedEvent) -> Place {
 fn digest(event: &LoggedEvent) -> Vec<u8> {
     let at = event.emitted_at().map_or(0, leveret::time::unix_ms).to_be_bytes();
     let bytes = event.topic().bytes().chain(at).chain(event.payload().iter().copied());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let mut digest = b"no id ".to_vec();
     digest.extend(format!("{hash:016x}").bytes());
     digest

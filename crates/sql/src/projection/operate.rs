@@ -66,7 +66,8 @@ impl FromRow for ProjectionStatus {
     fn from_row(row: &Row) -> sqlx::Result<Self> {
         let position: Option<i64> = row.try_get("position")?;
         let error: Option<String> = row.try_get("error")?;
-        let (offset, at, tries) = (row.maybe_number("failed_offset")?, row.maybe_number("failed_at")?, row.number("tries")?);
+        let (offset, at, tries) =
+            (row.maybe_number("failed_offset")?, row.maybe_number("failed_at")?, row.number("tries")?);
         let at = at_unix_ms(at.unwrap_or_default());
         Ok(Self {
             name: row.try_get("name")?,
@@ -143,7 +144,8 @@ impl Projections {
                 return Err(Error::LogTruncated { projection: name.to_owned(), first });
             }
         }
-        let text = "UPDATE leveret_projections SET position = NULL, event_id = NULL, applied = 0, allows_truncated = $2,
+        let text =
+            "UPDATE leveret_projections SET position = NULL, event_id = NULL, applied = 0, allows_truncated = $2,
                            epoch = epoch + 1, holder = NULL, leased_until = 0, skips = NULL,
                            failed_offset = NULL, error = NULL, failed_at = NULL, tries = 0
                     WHERE name = $1";
@@ -176,6 +178,10 @@ impl Projections {
     }
 
     async fn change(&self, sql: Sql, name: &str) -> Result<()> {
-        if self.pool.execute(sql).await? > 0 { Ok(()) } else { Err(Error::NoProjection { projection: name.to_owned() }) }
+        if self.pool.execute(sql).await? > 0 {
+            Ok(())
+        } else {
+            Err(Error::NoProjection { projection: name.to_owned() })
+        }
     }
 }

@@ -118,7 +118,9 @@ async fn an_event_that_does_not_decode_stops_the_projection_until_an_operator_sk
         let error = stage.run(Set::default()).ended().await;
         assert!(matches!(error, Error::Undecodable { .. }), "{error:?}");
         let text = leveret::text::error_chain(&error);
-        for part in ["revenue", "event 3 ", "order.placed", "invalid type: string", "leveret projections skip revenue 3"] {
+        for part in
+            ["revenue", "event 3 ", "order.placed", "invalid type: string", "leveret projections skip revenue 3"]
+        {
             assert!(text.contains(part) && !text.contains("S3cret"), "{text}");
         }
     }

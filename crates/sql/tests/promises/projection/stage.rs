@@ -58,9 +58,9 @@ macro_rules! on_connection {
         pub(crate) mod $database {
             use std::time::Duration;
 
+            use super::{DAYS, Placed, Set};
             use leveret::event_log::LoggedEvent;
             use leveret_sql::Projection;
-            use super::{DAYS, Placed, Set};
 
             type BoxError = Box<dyn std::error::Error + Send + Sync>;
 

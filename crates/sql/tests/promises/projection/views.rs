@@ -102,8 +102,10 @@ async fn a_failing_handler_keeps_the_position_before_its_event_until_it_succeeds
     .await;
     stage.pool.run("DELETE FROM faults").await;
     stage.shows(0..6).await;
-    eventually("it has recovered", LONG, async || stage.metric(r#"leveret_projection_failing{projection="revenue"} 0"#))
-        .await;
+    eventually("it has recovered", LONG, async || {
+        stage.metric(r#"leveret_projection_failing{projection="revenue"} 0"#)
+    })
+    .await;
     assert_eq!(stage.status().await.failure, None);
     for (act, reason) in [("panic", "the handler panicked: no such customer"), ("halt", "did not end within 200ms")] {
         let number = if act == "panic" { 6 } else { 7 };
@@ -173,7 +175,8 @@ async fn a_holder_that_lost_its_lease_cannot_commit(database: Database) {
     // Two that both believe to lead: each steal makes one of them a former holder that does not know it.
     let set = Set { lease: Duration::from_secs(1), ..Set::default() };
     let (one, other) = (stage.run(Set { batch: 3, ..set }), stage.run(Set { batch: 4, ..set }));
-    eventually("one leads", LONG, async || count(&stage.pool, "SELECT count(*) FROM leveret_projections").await == 1).await;
+    eventually("one leads", LONG, async || count(&stage.pool, "SELECT count(*) FROM leveret_projections").await == 1)
+        .await;
     for round in 0..20 {
         let before = epoch(&stage.pool).await;
         stage.pool.run("UPDATE leveret_projections SET leased_until = 0").await;
