@@ -124,7 +124,8 @@ pub enum TopologyMode {
     /// Declares missing objects (idempotent); a difference is an error.
     #[default]
     Declare,
-    /// Only checks that every object exists; requires no configure permission. Objects that the broker hides from a
+    /// Only checks that every queue and exchange exists; requires no configure permission. AMQP shows neither bindings nor
+    /// arguments: `leveret doctor` compares them through the management API. Objects that the broker hides from a
     /// user without any permission on them count as existing (RabbitMQ 4.2.6 and later).
     Verify,
 }

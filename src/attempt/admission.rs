@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU16;
 use crate::{
     attempt::{disposition::Disposition, reply::ReplySlot},
     job::JobId,
-    message::{Envelope, Malformed, Message},
+    message::{Envelope, Malformed, Message, origin::id_in},
     outcome::ErrorKind,
     topology::{QueueDeclaration, lane::Lane},
     trace::{AttemptTrace, Delivered},
@@ -70,7 +70,7 @@ impl Incoming {
     /// Returns the id under which status updates and cancellations know the job. An event has one in each subscription.
     pub(crate) fn tracking_id(&self, queue: &QueueDeclaration) -> String {
         let id = self.id();
-        if queue.is_subscription() { format!("{id}@{}", queue.name()) } else { id.to_owned() }
+        if queue.is_subscription() { id_in(queue.name(), id) } else { id.to_owned() }
     }
 
     /// Returns the start of the job's current life, in milliseconds since the epoch; an earlier cancellation does not

@@ -73,8 +73,13 @@ pub(crate) async fn carry_out(
         Copy::SameQueue if queue.is_each_process() => return Settlement::Requeue,
         Copy::SameQueue => (Target::Queue(lane.queue_name(queue)), Republish::Moved),
     };
+    let copy_as = |kind: &Republish<'_>| {
+        let mut copy = Box::new(received.message.copy(name, received.envelope, kind, now));
+        copy.set_subscription(queue.is_subscription().then_some(name));
+        copy
+    };
     let copy = || {
-        let mut copy = Box::new(received.message.copy(name, received.envelope, &kind, now));
+        let mut copy = copy_as(&kind);
         trace::carry(received.delivered(), &mut copy);
         let batch = received.next_batch.load(Ordering::Relaxed);
         if batch > 0 && matches!(kind, Republish::Retry { .. }) {
@@ -99,7 +104,7 @@ pub(crate) async fn carry_out(
     }
     let (kind, reason) = disposition.without_copy("its headers leave no room for a copy");
     let kind = Republish::Dead { kind, reason: &reason };
-    let bare = || Box::new(received.message.copy(name, received.envelope, &kind, now).bare());
+    let bare = || Box::new(copy_as(&kind).bare());
     confirm(broker, queue, &Target::Dead(name.to_owned()), received, bare).await
 }
 

@@ -50,6 +50,8 @@ pub(crate) enum Work {
     Run(usize, OwnedSemaphorePermit),
     /// Only settle.
     Settle(Disposition),
+    /// Answer the request, and leave the original as it is for the broker to dead-letter.
+    Reject(Disposition),
 }
 
 /// The permission and the slots of an attempt at a job with limits.
@@ -80,6 +82,11 @@ impl<S: Send + Sync + 'static> Task<S> {
                 };
                 let disposition = if is_cancelled { Disposition::Cancelled } else { disposition };
                 (disposition, self.handlers.metrics(self.handlers.find(self.received.message.job_name())))
+            }
+            Work::Reject(disposition) => {
+                let to = (broker, self.handlers.replies_anywhere);
+                Box::pin(reply::reply(&disposition, Settlement::Reject, &self.received, to)).await;
+                return Settlement::Reject;
             }
             Work::Run(index, permit) => {
                 let route = &self.handlers.routes[index];

@@ -1,10 +1,39 @@
-//! Distinguishes a job from others with the same id, because any publisher may reuse an id that it knows.
+//! Distinguishes a job from others with the same id, because any publisher may reuse an id that it knows, and the copies of
+//! an event, which all have its id.
 
 use std::borrow::Cow;
 
-use crate::message::{LONGEST_ORIGIN, Message, header};
+use crate::message::{LONGEST_NAME, LONGEST_ORIGIN, Message, header, text};
+
+/// The end of the name of the exchange of events, in every namespace.
+pub(crate) const TOPICS: &str = ".topics";
+
+/// Returns the id under which status updates and cancellations know an event in a subscription.
+pub(crate) fn id_in(subscription: &str, id: &str) -> String {
+    format!("{id}@{subscription}")
+}
 
 impl Message {
+    /// Writes which subscription this copy of an event belongs to, or removes that if it is a copy of a job.
+    pub(crate) fn set_subscription(&mut self, subscription: Option<&str>) {
+        match subscription {
+            Some(name) => self.set_header(header::SUBSCRIPTION, text(name)),
+            None if self.header(header::SUBSCRIPTION).is_some() => self.remove_header(header::SUBSCRIPTION),
+            None => {}
+        }
+    }
+
+    /// Returns whether this message, from this queue or its dead letters, is a copy of an event in the subscription of that
+    /// name. Workers write it on their copies. A message that the broker dead-lettered itself names the exchange before.
+    pub(crate) fn is_event_in(&self, queue: &str) -> bool {
+        if let Some(subscription) = self.bounded(header::SUBSCRIPTION, LONGEST_NAME) {
+            return subscription == queue;
+        }
+        let is_from_topics = |exchange: &str| exchange.ends_with(TOPICS);
+        self.text("x-first-death-queue") == Some(queue)
+            && self.text("x-first-death-exchange").is_some_and(is_from_topics)
+    }
+
     /// Returns the value that distinguishes this job from others with the same id, such as one from a publisher that
     /// only knows the id. Publishers generate it for tracked jobs, and copies keep it. For a message without one it is
     /// a digest of fields that copies keep too.

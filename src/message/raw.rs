@@ -7,7 +7,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin_guard::can_be_parsed;
 
 use crate::{
-    message::{Message, dead_letter::DeadLetter, header},
+    message::{Message, dead_letter::DeadLetter, header, origin::id_in},
     time::{at_unix_ms, now_ms},
 };
 
@@ -119,6 +119,22 @@ impl RawMessage {
     #[must_use]
     pub fn is_tracked(&self) -> bool {
         self.0.is_tracked()
+    }
+
+    /// Returns the id under which status updates know the message in `queue`: its own, or `<id>@<queue>` for a copy of an
+    /// event in that subscription. `None` if it has no id.
+    ///
+    /// ```
+    /// # use leveret::reader::RawMessage;
+    /// let with_id = b"\x00\x80\x08order-17";
+    /// let message = RawMessage::from_parts(with_id, b"{}".to_vec())?;
+    /// assert_eq!(message.tracking_id("warehouse").as_deref(), Some("order-17"));
+    /// # Ok::<_, leveret::reader::Unreadable>(())
+    /// ```
+    #[must_use]
+    pub fn tracking_id(&self, queue: &str) -> Option<String> {
+        let id = self.0.id()?;
+        Some(if self.0.is_event_in(queue) { id_in(queue, id) } else { id.to_owned() })
     }
 
     /// Returns the job queue that a dead letter comes from, if the message names it.

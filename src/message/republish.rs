@@ -125,7 +125,7 @@ impl Message {
     /// Returns this copy with only `leveret-track` and the headers that [`copy`](Self::copy) wrote, for when the others
     /// leave no room.
     pub(crate) fn bare(mut self) -> Self {
-        const WRITTEN: [&str; 9] = [
+        const WRITTEN: [&str; 10] = [
             header::ATTEMPT,
             header::HOP,
             header::ENQUEUED_AT,
@@ -133,6 +133,7 @@ impl Message {
             header::ERROR_KIND,
             header::FAILED_AT,
             header::QUEUE,
+            header::SUBSCRIPTION,
             header::TRACK,
             header::ORIGIN,
         ];

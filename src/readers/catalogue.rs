@@ -170,6 +170,13 @@ impl Catalogue {
         own.map_or_else(any, |(_, entry)| entry.lanes)
     }
 
+    /// Returns whether this is a subscription, as its workers announced.
+    #[must_use]
+    pub fn is_subscription(&self, queue: &str) -> bool {
+        let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.values().any(|(_, entry)| entry.event && entry.queue == queue)
+    }
+
     /// Returns all jobs, by name and then by queue.
     #[must_use]
     pub fn entries(&self) -> Vec<Arc<CatalogueEntry>> {

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use crate::{
     error::Error,
+    message::origin::TOPICS,
     names,
     topology::{Argument, Destination, ExchangeKind, Plan, QueueDeclaration, QueuePlan, Topology, arguments::text},
 };
@@ -127,7 +128,7 @@ impl Topology {
     /// Returns the exchange that events are published to, by topic.
     #[must_use]
     pub fn topics(&self) -> String {
-        format!("{}.topics", self.namespace)
+        format!("{}{TOPICS}", self.namespace)
     }
 
     /// Returns the stream that keeps all events, if it is declared.

@@ -1,7 +1,7 @@
 //! Batches on both brokers, and workers with batches that are killed.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -16,7 +16,7 @@ use leveret_tests::jobs::{Act, Script, publish, script};
 use crate::{
     contract::Place,
     on_both_brokers,
-    support::{self, LONG, RunFile, labels},
+    support::{self, LONG},
 };
 
 on_both_brokers!(one_bad_job_among_a_thousand_is_the_only_dead_letter);
@@ -60,58 +60,18 @@ async fn one_bad_job_among_a_thousand_is_the_only_dead_letter(place: Place) {
     assert_eq!((distinct.len(), good().len()), (999, 999), "each once");
 }
 
-async fn publish_many(place: &support::Place, jobs: impl IntoIterator<Item = Script>) {
-    let publishes: Vec<_> = jobs.into_iter().map(|job| publish(&place.broker, &place.queue, &job)).collect();
-    let publishes = publishes.into_iter().map(IntoFuture::into_future);
-    for published in futures_util::future::join_all(publishes).await {
-        published.unwrap();
-    }
-}
-
 const BATCHES: [&str; 8] = ["--batch", "50", "--concurrency", "2", "--prefetch", "100", "--max-attempts", "5"];
 
 #[tokio::test]
 async fn a_kill_in_the_middle_of_batches_loses_no_job_and_repeats_only_unacknowledged_ones() {
-    let (place, file) = (support::Place::shared("batch-kill").await, RunFile::new());
-    let first = place.process(&file, &BATCHES);
-    place.declared().await;
-    publish_many(&place, (0..1_000).map(|n| script(&format!("job-{n}"), [Act::WorkMs(5)]))).await;
-    file.until("a good part is done", |lines| labels(lines, "job-").len() >= 300).await;
-    first.sigkill();
-    first.wait_exit(LONG).await;
-    let _second = place.process(&file, &BATCHES);
-    file.until("all are done", |lines| labels(lines, "job-").len() == 1_000).await;
-    let mut starts: HashMap<String, usize> = HashMap::new();
-    for line in file.lines().into_iter().filter(|line| !line.ended && line.label.starts_with("job-")) {
-        *starts.entry(line.label).or_default() += 1;
-    }
-    let doubled = starts.values().filter(|count| **count > 1).count();
+    let place = support::Place::shared("batch-kill").await;
+    let doubled = place.doubled_by_a_kill(&BATCHES).await;
     assert!(doubled <= 100, "{doubled} jobs ran twice with 100 unacknowledged");
     assert!(dead_letters(&place.broker, &place.queue).await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn a_job_that_kills_its_process_is_convicted_alone_and_the_others_of_its_batches_are_done() {
-    let (place, file) = (support::Place::shared("batch-crash").await, RunFile::new());
-    let mut worker = place.process(&file, &BATCHES);
-    place.declared().await;
-    file.until("the worker works", |lines| !labels(lines, "probe").is_empty()).await;
-    publish_many(&place, (0..10).map(|n| script(&format!("good-{n}"), [Act::WorkMs(10)]))).await;
-    publish(&place.broker, &place.queue, &script("killer", [Act::Abort])).id("killer").await.unwrap();
-    publish_many(&place, (10..20).map(|n| script(&format!("good-{n}"), [Act::WorkMs(10)]))).await;
-    let mut crashes = 0;
-    for _ in 0..7 {
-        let settled = async || dead_letters(&place.broker, &place.queue).await.is_ok_and(|letters| !letters.is_empty());
-        let over = async { eventually("the killer is convicted", LONG, settled).await };
-        tokio::select! {
-            () = over => break,
-            _ = worker.wait_exit(LONG) => crashes += 1,
-        }
-        worker = place.process(&file, &BATCHES);
-    }
-    assert!(crashes <= 6, "{crashes} crashes");
-    let letters = dead_letters(&place.broker, &place.queue).await.unwrap();
-    assert_eq!((letters.len(), letters[0].id.as_deref()), (1, Some("killer")));
-    assert_eq!(letters[0].kind, Some(ErrorKind::CrashLoop));
-    file.until("all others are done", |lines| labels(lines, "good-").len() == 20).await;
+    let place = support::Place::shared("batch-crash").await;
+    place.a_killer_is_convicted_alone(&BATCHES, Act::WorkMs(10)).await;
 }

@@ -11,6 +11,7 @@ use leveret::{
 };
 use leveret_harness::{Proxy, RawClient, eventually, shared_node, unique};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use crate::{contract::Place, on_both_brokers, support::LONG};
 
@@ -363,4 +364,43 @@ async fn a_process_that_loses_its_connection_gets_events_again_once_it_is_back()
     })
     .await;
     running.stop().await.unwrap();
+}
+
+/// Waits for permission to end.
+async fn wait(event: Placed, ctx: Context<(Arc<Semaphore>, Seen)>) -> JobResult {
+    let (gate, seen) = ctx.state();
+    if event.run != seen.run {
+        return Ok(());
+    }
+    seen.add(&event.run, format!("started {}", event.text));
+    gate.acquire().await?.forget();
+    seen.add(&event.run, format!("done {}", event.text));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_outlasts_the_queue_of_its_process_counts_as_no_lost_ack() {
+    let test = Test::new(crate::contract::on_rabbitmq("each-outlasted").await);
+    let proxy = Proxy::start(&shared_node().await.url()).await;
+    let broker = Broker::amqp(Config { amqp_url: vec![proxy.url().to_owned()], ..Config::default() }).unwrap();
+    let gate = Arc::new(Semaphore::new(0));
+    let worker = Worker::new((Arc::clone(&gate), test.seen.clone())).subscribe(Subscription::each_process(), wait);
+    let running = start(worker, &broker).await.unwrap();
+    test.place("long").await;
+    test.seen.until(1).await;
+    proxy.cut();
+    eventually("it consumes again", LONG, async || {
+        test.place("after").await;
+        test.seen.lines.lock().unwrap().iter().any(|line| line == "started after")
+    })
+    .await;
+    gate.add_permits(1_000);
+    eventually("the first one is done", LONG, async || {
+        test.seen.lines.lock().unwrap().iter().any(|line| line == "done long")
+    })
+    .await;
+    running.stop().await.unwrap();
+    let text = broker.metrics_text();
+    let counted = text.lines().find(|line| line.starts_with("leveret_acks_lost_total{queue=\"each-process\"}"));
+    assert_eq!(counted, Some("leveret_acks_lost_total{queue=\"each-process\"} 0"), "{text}");
 }

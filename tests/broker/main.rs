@@ -26,6 +26,7 @@ mod refused;
 mod requests;
 mod schedule_kills;
 mod schedules;
+mod services;
 mod set_up;
 mod support;
 mod tls;

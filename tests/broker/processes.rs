@@ -1,20 +1,12 @@
 //! Workers that are stopped, killed or crash.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
-use leveret::{ErrorKind, testing::dead_letters};
+use leveret::testing::dead_letters;
 use leveret_harness::eventually;
-use leveret_tests::jobs::{Act, Script, publish, script};
+use leveret_tests::jobs::{Act, publish, script};
 
 use crate::support::{LONG, Place, RunFile, labels};
-
-async fn publish_many(place: &Place, jobs: impl IntoIterator<Item = Script>) {
-    let publishes: Vec<_> = jobs.into_iter().map(|job| publish(&place.broker, &place.queue, &job)).collect();
-    let publishes = publishes.into_iter().map(IntoFuture::into_future);
-    for published in futures_util::future::join_all(publishes).await {
-        published.unwrap();
-    }
-}
 
 #[tokio::test]
 async fn a_delay_passes_in_the_broker_while_no_worker_lives() {
@@ -42,50 +34,14 @@ async fn a_delay_passes_in_the_broker_while_no_worker_lives() {
 
 #[tokio::test]
 async fn a_kill_in_the_middle_of_a_thousand_jobs_loses_none_and_doubles_only_those_in_hand() {
-    let (place, file) = (Place::shared("kill").await, RunFile::new());
-    let in_hand = 40;
-    let arguments = ["--prefetch", "40", "--concurrency", "20"];
-    let first = place.process(&file, &arguments);
-    place.declared().await;
-    publish_many(&place, (0..1000).map(|n| script(&format!("job-{n}"), [Act::WorkMs(5)]))).await;
-    file.until("a good part is done", |lines| labels(lines, "job-").len() >= 300).await;
-    first.sigkill();
-    first.wait_exit(LONG).await;
-    let _second = place.process(&file, &arguments);
-    file.until("all are done", |lines| labels(lines, "job-").len() == 1000).await;
-    let mut starts: HashMap<String, usize> = HashMap::new();
-    for line in file.lines().into_iter().filter(|line| !line.ended && line.label.starts_with("job-")) {
-        *starts.entry(line.label).or_default() += 1;
-    }
-    let doubled = starts.values().filter(|count| **count > 1).count();
-    assert!(doubled <= in_hand, "{doubled} jobs ran twice with {in_hand} unacknowledged");
+    let doubled = Place::shared("kill").await.doubled_by_a_kill(&["--prefetch", "40", "--concurrency", "20"]).await;
+    assert!(doubled <= 40, "{doubled} jobs ran twice with 40 unacknowledged");
 }
 
 #[tokio::test]
 async fn a_job_that_kills_its_process_is_convicted_and_those_beside_it_are_done() {
-    let (place, file) = (Place::shared("crash").await, RunFile::new());
-    let arguments = ["--concurrency", "8", "--prefetch", "20"];
-    let mut worker = place.process(&file, &arguments);
-    place.declared().await;
-    file.until("the worker works", |lines| !labels(lines, "probe").is_empty()).await;
-    publish_many(&place, (0..10).map(|n| script(&format!("good-{n}"), [Act::WorkMs(300)]))).await;
-    publish(&place.broker, &place.queue, &script("killer", [Act::Abort])).id("killer").await.unwrap();
-    publish_many(&place, (10..20).map(|n| script(&format!("good-{n}"), [Act::WorkMs(300)]))).await;
-    let mut crashes = 0;
-    for _ in 0..7 {
-        let settled = async || dead_letters(&place.broker, &place.queue).await.is_ok_and(|letters| !letters.is_empty());
-        let over = async { eventually("the killer is convicted", LONG, settled).await };
-        tokio::select! {
-            () = over => break,
-            _ = worker.wait_exit(LONG) => crashes += 1,
-        }
-        worker = place.process(&file, &arguments);
-    }
-    assert!(crashes <= 6, "{crashes} crashes");
-    let letters = dead_letters(&place.broker, &place.queue).await.unwrap();
-    assert_eq!((letters.len(), letters[0].id.as_deref()), (1, Some("killer")));
-    assert_eq!(letters[0].kind, Some(ErrorKind::CrashLoop));
-    file.until("all others are done", |lines| labels(lines, "good-").len() == 20).await;
+    let place = Place::shared("crash").await;
+    place.a_killer_is_convicted_alone(&["--concurrency", "8", "--prefetch", "20"], Act::WorkMs(300)).await;
 }
 
 #[tokio::test]
@@ -145,7 +101,7 @@ async fn six_orderly_stops_suspect_neither_the_job_that_runs_nor_those_that_wait
     let (place, file) = (Place::shared("six-stops").await, RunFile::new());
     place.declare().await;
     place.publish(&script("long", [Act::WorkMs(25_000)])).await;
-    publish_many(&place, (0..30).map(|n| script(&format!("waits-{n}"), [Act::WorkMs(25_000)]))).await;
+    place.publish_many((0..30).map(|n| script(&format!("waits-{n}"), [Act::WorkMs(25_000)]))).await;
     stopped_six_times(&place, &file, &["--concurrency", "1", "--prefetch", "20"]).await;
     let last = place.process(&file, &["--concurrency", "40", "--prefetch", "40"]);
     file.until("all have started in one process, none alone", |lines| {

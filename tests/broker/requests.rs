@@ -16,13 +16,14 @@ use leveret::{
     testing::{self, dead_letters},
 };
 use leveret_harness::{Node, NodeOptions, Permissions, Process, TestVhost, eventually, python, shared_node, unique};
+use leveret_tests::jobs::{Act, Script, script};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     contract::Place,
     on_both_brokers,
-    support::{self, LONG, broker},
+    support::{self, LONG, RunFile, broker},
 };
 
 const REQUESTS: &str = include_str!("../../docs/src/requests.md");
@@ -164,7 +165,42 @@ async fn a_forged_direct_reply_to_ends_no_connection_that_publishes_jobs() {
     eventually("all are done", LONG, async || place.broker.metrics_text().contains(done)).await;
     assert_eq!(ask(&place.broker, &place.queue, "tea", LONG).await.unwrap(), Quote { cents: 350 });
     assert_eq!(publishing_connections(&vhost).await, before);
+    assert!(place.broker.metrics_text().contains("leveret_reconnects_total 0"), "a forger makes no lost connections");
     running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forged_direct_reply_tos_fill_no_log() {
+    let (place, file) = (support::Place::shared("forgers").await, RunFile::new());
+    let worker = place.process(&file, &[]);
+    place.declared().await;
+    let body = serde_json::to_vec(&script("forged", [Act::Succeed])).unwrap();
+    for n in 1..=8 {
+        let to = format!("amq.rabbitmq.reply-to.YQ{n}==");
+        let properties = BasicProperties::default().with_type(Script::NAME.into()).with_reply_to(to.as_str().into());
+        place.raw().await.publish("leveret.v1.jobs", &place.queue, properties, &body).await.unwrap();
+        file.until("it ran", |lines| lines.iter().filter(|line| line.ended && line.label == "forged").count() == n)
+            .await;
+    }
+    assert_eq!(worker.count("lost the connection to the broker"), 1, "{:#?}", worker.lines());
+    assert_eq!(worker.count(r#"connected to the broker role="reply""#), 1, "{:#?}", worker.lines());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_too_large_for_its_worker_fails_at_once_and_is_a_dead_letter() {
+    let place = support::Place::shared("large").await;
+    let config = Config { amqp_url: vec![place.url.clone()], payload_limit: 1_000, ..Config::default() };
+    let (worker, runs) = worker(&place.queue, |queue| queue);
+    let running = testing::start(worker, &Broker::amqp(config).unwrap()).await.unwrap();
+    place.declared().await;
+    let large = ask(&place.broker, &place.queue, &"x".repeat(2_000), LONG).await.unwrap_err();
+    assert!(matches!(&large, RequestError::Failed { kind: ErrorKind::TooLarge, .. }), "{large}");
+    assert!(large.to_string().contains("the limit is 1000"), "{large}");
+    let letters = async || dead_letters(&place.broker, &place.queue).await.unwrap();
+    let is_large = async || letters().await.iter().any(|letter| letter.kind == Some(ErrorKind::TooLarge));
+    eventually("it is a dead letter", LONG, is_large).await;
+    running.stop().await.unwrap();
+    assert_eq!(runs.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,12 +1,14 @@
 //! A queue for each test on RabbitMQ, and workers in their own processes.
 
 use std::{
+    collections::HashMap,
+    ops::Range,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
-use leveret::{Broker, Config, PublishError};
+use leveret::{Broker, Config, ErrorKind, PublishError, testing::dead_letters};
 use leveret_harness::{Process, RawClient, eventually, shared_node, unique};
 use leveret_tests::jobs::{Act, Log, Script, publish, script, start, worker};
 
@@ -33,6 +35,62 @@ impl Place {
 
     pub(crate) async fn publish(&self, job: &Script) {
         publish(&self.broker, &self.queue, job).await.unwrap();
+    }
+
+    pub(crate) async fn publish_many(&self, jobs: impl IntoIterator<Item = Script>) {
+        let publishes: Vec<_> = jobs.into_iter().map(|job| publish(&self.broker, &self.queue, &job)).collect();
+        let publishes = publishes.into_iter().map(IntoFuture::into_future);
+        for published in futures_util::future::join_all(publishes).await {
+            published.unwrap();
+        }
+    }
+
+    /// Kills a worker in the middle of a thousand jobs and lets another one finish them; returns how many ran twice.
+    pub(crate) async fn doubled_by_a_kill(&self, arguments: &[&str]) -> usize {
+        let file = RunFile::new();
+        let first = self.process(&file, arguments);
+        self.declared().await;
+        self.publish_many((0..1_000).map(|n| script(&format!("job-{n}"), [Act::WorkMs(5)]))).await;
+        file.until("a good part is done", |lines| labels(lines, "job-").len() >= 300).await;
+        first.sigkill();
+        first.wait_exit(LONG).await;
+        let _second = self.process(&file, arguments);
+        file.until("all are done", |lines| labels(lines, "job-").len() == 1_000).await;
+        let mut starts: HashMap<String, usize> = HashMap::new();
+        for line in file.lines().into_iter().filter(|line| !line.ended && line.label.starts_with("job-")) {
+            *starts.entry(line.label).or_default() += 1;
+        }
+        starts.values().filter(|count| **count > 1).count()
+    }
+
+    /// Checks that a job that kills its process each time is convicted, and that those beside it, which take so long, are
+    /// done.
+    pub(crate) async fn a_killer_is_convicted_alone(&self, arguments: &[&str], work: Act) {
+        let file = RunFile::new();
+        let mut worker = self.process(&file, arguments);
+        self.declared().await;
+        file.until("the worker works", |lines| !labels(lines, "probe").is_empty()).await;
+        let good =
+            |numbers: Range<u32>| numbers.map(|n| script(&format!("good-{n}"), [work.clone()])).collect::<Vec<_>>();
+        self.publish_many(good(0..10)).await;
+        publish(&self.broker, &self.queue, &script("killer", [Act::Abort])).id("killer").await.unwrap();
+        self.publish_many(good(10..20)).await;
+        let mut crashes = 0;
+        for _ in 0..7 {
+            let settled =
+                async || dead_letters(&self.broker, &self.queue).await.is_ok_and(|letters| !letters.is_empty());
+            let over = async { eventually("the killer is convicted", LONG, settled).await };
+            tokio::select! {
+                () = over => break,
+                _ = worker.wait_exit(LONG) => crashes += 1,
+            }
+            worker = self.process(&file, arguments);
+        }
+        assert!(crashes <= 6, "{crashes} crashes");
+        let letters = dead_letters(&self.broker, &self.queue).await.unwrap();
+        assert_eq!((letters.len(), letters[0].id.as_deref()), (1, Some("killer")));
+        assert_eq!(letters[0].kind, Some(ErrorKind::CrashLoop));
+        file.until("all others are done", |lines| labels(lines, "good-").len() == 20).await;
     }
 
     /// Waits until a worker has declared the queue.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use leveret_harness::lapin::BasicProperties;
 use tokio::time::sleep;
 
 use crate::{
@@ -24,11 +25,11 @@ const GROWTH_KIB: u64 = 48 * 1024;
 impl Stage<'_> {
     /// Stops the publishers, waits until every job has come to its end, stops the workers, and audits.
     pub(crate) async fn finish(&mut self) -> anyhow::Result<()> {
-        self.finish_except(|_| false).await
+        self.finish_except(|_, _| false).await
     }
 
-    /// Like [`finish`](Self::finish), but jobs that were confirmed at an `excused` time may be lost.
-    pub(crate) async fn finish_except(&mut self, excused: impl Fn(u64) -> bool) -> anyhow::Result<()> {
+    /// Like [`finish`](Self::finish), but `excused` jobs may be lost, by their id and the time of their confirm.
+    pub(crate) async fn finish_except(&mut self, excused: impl Fn(&str, u64) -> bool) -> anyhow::Result<()> {
         for publisher in &self.publishers {
             publisher.process.sigterm();
         }
@@ -38,7 +39,7 @@ impl Stage<'_> {
             ensure!(status.success(), "a publisher ended with {status}");
         }
         self.all_ended(&excused).await?;
-        if self.books.audit.open().next().is_some() {
+        if self.books.audit.open().next().is_some() || self.books.audit.has_doubts() {
             self.nothing_on_its_way().await?;
         }
         for worker in &self.workers {
@@ -54,11 +55,11 @@ impl Stage<'_> {
         self.judge()
     }
 
-    async fn all_ended(&mut self, excused: impl Fn(u64) -> bool) -> anyhow::Result<()> {
+    async fn all_ended(&mut self, excused: impl Fn(&str, u64) -> bool) -> anyhow::Result<()> {
         let deadline = Instant::now() + LONG;
         loop {
             self.books.read()?;
-            let open = self.books.audit.open().filter(|(_, at)| !excused(*at)).count();
+            let open = self.books.audit.open().filter(|(id, at)| !excused(id, *at)).count();
             if open == 0 {
                 return Ok(());
             }
@@ -76,7 +77,7 @@ impl Stage<'_> {
         let mut on_its_way = String::new();
         let deadline = Instant::now() + LADDER_REPEATS;
         while Instant::now() < deadline {
-            on_its_way = self.node.eval(&held(&self.queue)).await?;
+            on_its_way = self.node.eval(&held(&self.queues())).await?;
             if on_its_way.trim() == "[]" {
                 return Ok(());
             }
@@ -88,33 +89,36 @@ impl Stage<'_> {
     /// Reads the dead letters and the unrouted messages.
     pub(crate) async fn take_kept(&mut self) -> anyhow::Result<()> {
         let raw = prober::connect(&self.raw_urls).await?;
-        while let Some(letter) = raw.take(&format!("{}.dead", self.queue)).await? {
-            let properties = &letter.delivery.properties;
-            let id = properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
-            let headers = properties.headers().clone().unwrap_or_default();
-            let kind = headers.inner().get("leveret-error-kind").and_then(|kind| kind.as_long_string());
-            let kind = kind.map_or_else(|| "by the broker".to_owned(), ToString::to_string);
-            self.books.audit.dead(&id, &kind);
+        for (queue, of) in self.queues() {
+            while let Some(letter) = raw.take(&format!("{queue}.dead")).await? {
+                let properties = &letter.delivery.properties;
+                let kind = header(properties, "leveret-error-kind").unwrap_or_else(|| "by the broker".to_owned());
+                self.books.audit.dead(&format!("{}{of}", id_of(properties).unwrap_or_default()), &kind);
+            }
         }
         while let Some(kept) = raw.take("leveret.v1.unrouted").await? {
-            let id = kept.delivery.properties.message_id().as_ref().map(ToString::to_string);
-            self.books.audit.unrouted(&id.unwrap_or_default());
+            let properties = &kept.delivery.properties;
+            let subscription = header(properties, "leveret-subscription");
+            let of = subscription.map_or_else(String::new, |name| format!("@{name}"));
+            self.books.audit.unrouted(&format!("{}{of}", id_of(properties).unwrap_or_default()));
         }
         Ok(())
     }
 
     /// Computes the figures. A message that is left in a queue is a duplicate of a job that has ended, or stuck.
-    async fn account(&mut self, excused: impl Fn(u64) -> bool) -> anyhow::Result<()> {
+    async fn account(&mut self, excused: impl Fn(&str, u64) -> bool) -> anyhow::Result<()> {
         let raw = prober::connect(&self.raw_urls).await?;
         let mut left = Vec::new();
-        for queue in [self.queue.clone(), format!("{}.suspect", self.queue)] {
-            while let Some(message) = raw.take(&queue).await? {
-                let id = message.delivery.properties.message_id().as_ref().map(ToString::to_string);
-                left.push(id.context("a message without an id is left")?);
+        for (name, of) in self.queues() {
+            for queue in [name.clone(), format!("{name}.suspect")] {
+                while let Some(message) = raw.take(&queue).await? {
+                    let id = id_of(&message.delivery.properties).context("a message without an id is left")?;
+                    left.push(format!("{id}{of}"));
+                }
             }
         }
         let gone: BTreeSet<String> =
-            self.books.audit.open().filter(|(_, at)| excused(*at)).map(|(id, _)| id.to_owned()).collect();
+            self.books.audit.open().filter(|(id, at)| excused(id, *at)).map(|(id, _)| id.to_owned()).collect();
         let mut verdict = self.books.audit.verdict();
         verdict.lost.retain(|id| !gone.contains(id));
         verdict.published -= gone.len();
@@ -152,12 +156,22 @@ impl Stage<'_> {
     }
 }
 
-/// Returns an expression for the broker that lists the messages of this queue and the ladder. `rabbitmqctl list_queues`
+fn id_of(properties: &BasicProperties) -> Option<String> {
+    properties.message_id().as_ref().map(ToString::to_string)
+}
+
+fn header(properties: &BasicProperties, name: &str) -> Option<String> {
+    properties.headers().as_ref()?.inner().get(name)?.as_long_string().map(ToString::to_string)
+}
+
+/// Returns an expression for the broker that lists the messages of these queues and the ladder. `rabbitmqctl list_queues`
 /// is up to five seconds old, and counts that clients see leave out messages on their way.
-fn held(queue: &str) -> String {
+fn held(queues: &[(String, String)]) -> String {
+    let names: Vec<_> = queues.iter().map(|(name, _)| format!("<<\"{name}\">>")).collect();
+    let names = names.join(", ");
     format!(
         "[{{N, Held}} || Q <- rabbit_amqqueue:list(), {{_, _, _, N}} <- [amqqueue:get_name(Q)],
-            N =:= <<\"{queue}\">> orelse string:prefix(N, \"leveret.v1.delay.\") =/= nomatch,
+            lists:member(N, [{names}]) orelse string:prefix(N, \"leveret.v1.delay.\") =/= nomatch,
             {{ok, {{_, Held}}, _}} <- [ra:local_query(amqqueue:get_pid(Q), fun rabbit_fifo:query_messages_total/1)],
             Held > 0]."
     )

@@ -31,8 +31,8 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(mut_args(leveret::setting))]
 struct Arguments {
-    /// Only the scenarios whose names contain this
-    filter: Option<String>,
+    /// Only the scenarios whose names contain one of these
+    filters: Vec<String>,
     /// Repeats the load and the faults of a run that printed this seed
     #[arg(long, env = "LEVERET_FAULTS_SEED")]
     seed: Option<u64>,
@@ -56,7 +56,8 @@ const PACKETS: &str = "packets_are_dropped";
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let wanted = |scenario: &&Scenario| arguments.filter.as_ref().is_none_or(|part| scenario.name.contains(part));
+    let filters = &arguments.filters;
+    let wanted = |scenario: &&Scenario| filters.is_empty() || filters.iter().any(|part| scenario.name.contains(part));
     let mut chosen: Vec<_> = SCENARIOS.iter().filter(wanted).collect();
     if arguments.list {
         chosen.iter().for_each(|scenario| println!("{:28} {}", scenario.name, scenario.about));

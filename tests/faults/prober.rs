@@ -29,8 +29,10 @@ const SLOW: Duration = Duration::from_millis(200);
 #[derive(Clone, Debug)]
 pub(crate) struct Aim {
     pub(crate) urls: Vec<String>,
-    pub(crate) queue: String,
-    pub(crate) ledger: Ledger,
+    /// The exchange and the routing key.
+    pub(crate) to: (&'static str, String),
+    /// For events one of each subscription.
+    pub(crate) ledgers: Vec<Ledger>,
     /// The number of jobs that succeed; half as many fail once.
     pub(crate) jobs: usize,
 }
@@ -65,10 +67,6 @@ impl Prober {
             }
         });
         Self { began: now_us(), rounds, _task: task }
-    }
-
-    pub(crate) fn began(&self) -> u64 {
-        self.began
     }
 
     /// Returns since when the broker has been usable, if it became usable after `us`.
@@ -121,9 +119,10 @@ pub(crate) async fn connect(urls: &[String]) -> anyhow::Result<RawClient> {
 pub(crate) async fn publish(client: &RawClient, aim: &Aim, job: &Load, id: &str) -> anyhow::Result<()> {
     let properties =
         BasicProperties::default().with_type("test.load".into()).with_message_id(id.into()).with_delivery_mode(2);
-    let confirmed = client.publish("", &aim.queue, properties, &serde_json::to_vec(job)?).await?;
+    let (exchange, key) = &aim.to;
+    let confirmed = client.publish(exchange, key, properties, &serde_json::to_vec(job)?).await?;
     ensure!(matches!(confirmed, Confirmation::Ack(None)), "not confirmed: {confirmed:?}");
-    aim.ledger.publish(What::Confirmed, job.made_us, id);
+    aim.ledgers.iter().for_each(|ledger| ledger.publish(What::Confirmed, job.made_us, id));
     Ok(())
 }
 

@@ -44,12 +44,23 @@ impl Struck {
 impl Stage<'_> {
     /// Records that a fault begins now and is detectable at once.
     pub(crate) fn struck(&mut self) -> Struck {
+        let mut struck = self.struck_without_probes();
+        self.probe(&mut struck);
+        struck
+    }
+
+    /// The same, without probes for now.
+    pub(crate) fn struck_without_probes(&mut self) -> Struck {
         self.figures.faults += 1;
         self.books.probes.clear();
+        let began = now_us();
+        Struck { began, knowable: began, reconnects: self.reconnects(), prober: None }
+    }
+
+    /// Starts the probes, which count as the moment from which the broker is usable.
+    pub(crate) fn probe(&mut self, struck: &mut Struck) {
         let aim = Aim { jobs: 2 * self.workers.len(), ..self.aim() };
-        let prober = Prober::start(aim);
-        let began = prober.began();
-        Struck { began, knowable: began, reconnects: self.reconnects(), prober: Some(prober) }
+        struck.prober = Some(Prober::start(aim));
     }
 
     /// Strikes with a fault, and returns when it is over.

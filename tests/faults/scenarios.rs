@@ -1,11 +1,14 @@
 //! One scenario for each fault. Those that need more than a strike and a recovery have their own files.
 
 mod alarm;
+mod batches;
 mod cluster;
+mod events;
 mod login;
 mod network;
 mod operator;
 mod publisher;
+mod requests;
 mod soak;
 mod worker;
 
@@ -71,6 +74,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     special!(publisher::publishers_lose_their_confirms, "connections cut between publish and confirm"),
     special!(login::credentials_are_wrong_at_first, "a user that comes late"),
     special!(login::vhost_is_missing_at_first, "a vhost that comes late"),
+    special!(events::events_whose_subscriber_is_killed, "kill -9 of workers of two subscriptions"),
+    special!(events::events_whose_subscription_is_deleted, "one of two subscriptions deleted under load"),
+    special!(events::events_whose_subscription_has_no_quorum, "a node killed that one of two subscriptions needs"),
+    special!(events::events_whose_log_loses_its_leader, "the node killed that leads the log of events"),
+    special!(requests::requests_whose_broker_is_killed_twice, "callers that wait while their broker is killed"),
+    special!(batches::batches_whose_worker_is_killed, "kill -9 in the middle of batches"),
+    special!(batches::batches_with_one_bad_job_in_a_thousand, "a job that fails each batch that it is part of"),
     special!(soak::everything_at_random, "all of these in random order, some on top of each other"),
 ];
 

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::ensure;
 use fastrand::Rng;
+use leveret::Event;
 use leveret_harness::{Node, unique};
 use leveret_tests::load::{Ledger, Load, What};
 use tokio::time::sleep;
@@ -74,7 +75,10 @@ pub(crate) const PREFETCH: usize = 40;
 /// The processes of a scenario.
 #[derive(Clone, Debug)]
 pub(crate) struct Cast {
+    /// Of the queue, or of each subscription.
     pub(crate) workers: usize,
+    /// The number of subscriptions to the load, which is events then.
+    pub(crate) subscriptions: usize,
     /// More arguments for workers and publishers.
     pub(crate) work: Vec<String>,
     pub(crate) publish: Vec<String>,
@@ -82,8 +86,14 @@ pub(crate) struct Cast {
 
 impl Default for Cast {
     fn default() -> Self {
-        Self { workers: 3, work: Vec::new(), publish: Vec::new() }
+        Self { workers: 3, subscriptions: 0, work: Vec::new(), publish: Vec::new() }
     }
+}
+
+/// Returns whether all consumers of a worker are connected.
+fn is_whole(worker: &Actor) -> bool {
+    let sample = worker.watch.last();
+    sample.up == sample.wanted
 }
 
 /// Arguments in one line.
@@ -96,6 +106,7 @@ pub(crate) struct Stage<'a> {
     pub(crate) size: Size,
     pub(crate) random: Rng,
     pub(crate) queue: String,
+    pub(crate) subscriptions: Vec<String>,
     pub(crate) workers: Vec<Actor>,
     pub(crate) publishers: Vec<Actor>,
     pub(crate) books: Books,
@@ -120,6 +131,7 @@ impl<'a> Stage<'a> {
             size,
             random: Rng::with_seed(hasher.finish()),
             queue: unique(&name.replace('_', "-")),
+            subscriptions: Vec::new(),
             workers: Vec::new(),
             publishers: Vec::new(),
             books: Books::open().expect("a temporary folder"),
@@ -136,9 +148,17 @@ impl<'a> Stage<'a> {
     /// Starts the workers and a publisher.
     pub(crate) async fn enter(&mut self, cast: Cast) {
         self.cast = cast;
-        for _ in 0..self.cast.workers {
-            let worker = self.new_worker().await;
+        self.subscriptions = (1..=self.cast.subscriptions).map(|number| format!("{}-{number}", self.queue)).collect();
+        for index in 0..self.cast.workers * self.cast.subscriptions.max(1) {
+            let worker = self.new_worker(index).await;
             self.workers.push(worker);
+        }
+        if self.cast.subscriptions > 0 {
+            // An event that is published before has no copy in them.
+            let subscribed = |worker: &Actor| worker.watch.last().wanted > 0 && is_whole(worker);
+            self.until("all workers subscribe", |stage| stage.workers.iter().all(subscribed))
+                .await
+                .expect("the subscriptions begin");
         }
         let publisher = self.new_publisher().await;
         self.publishers.push(publisher);
@@ -151,14 +171,25 @@ impl<'a> Stage<'a> {
         self.until("the load flows", |stage| stage.books.audit.published() > 50).await
     }
 
-    async fn new_worker(&self) -> Actor {
-        Actor::start(&self.urls, &self.worker_arguments()).await
+    async fn new_worker(&self, index: usize) -> Actor {
+        Actor::start(&self.urls, &self.worker_arguments(index)).await
     }
 
-    pub(crate) fn worker_arguments(&self) -> Vec<String> {
+    pub(crate) fn worker_arguments(&self, index: usize) -> Vec<String> {
         let mut more = words(&format!("--prefetch {PREFETCH}"));
+        let subscription = self.subscriptions.get(index / self.cast.workers);
+        more.extend(subscription.map(|_| "--subscribe".to_owned()));
         more.extend_from_slice(&self.cast.work);
-        self.arguments("work", &self.books.effects().display().to_string(), &more)
+        let queue = subscription.unwrap_or(&self.queue);
+        self.arguments("work", queue, &self.books.effects().display().to_string(), &more)
+    }
+
+    /// The queues of the load, each with the end of the ids of its jobs in the audit.
+    pub(crate) fn queues(&self) -> Vec<(String, String)> {
+        match self.subscriptions.as_slice() {
+            [] => vec![(self.queue.clone(), String::new())],
+            all => all.iter().map(|name| (name.clone(), format!("@{name}"))).collect(),
+        }
     }
 
     /// A worker at random.
@@ -168,12 +199,16 @@ impl<'a> Stage<'a> {
 
     /// Starts a worker in place of one that has ended, whose figures still count.
     pub(crate) async fn replace(&mut self, index: usize) {
-        let next = self.new_worker().await;
+        let next = self.new_worker(index).await;
         self.gone.push(std::mem::replace(&mut self.workers[index], next));
     }
 
     async fn new_publisher(&self) -> Actor {
         let mut more = self.cast.publish.clone();
+        if !self.subscriptions.is_empty() {
+            more.extend(words("--form events"));
+            more.extend(self.subscriptions.iter().flat_map(|name| ["--subscription".to_owned(), name.clone()]));
+        }
         for (name, value) in [
             ("--seed", self.seed + self.publishers.len() as u64),
             ("--at-least", self.size.jobs),
@@ -182,12 +217,12 @@ impl<'a> Stage<'a> {
             more.extend([name.to_owned(), value.to_string()]);
         }
         let log = self.books.receipts().display().to_string();
-        Actor::start(&self.urls, &self.arguments("publish", &log, &more)).await
+        Actor::start(&self.urls, &self.arguments("publish", &self.queue, &log, &more)).await
     }
 
-    fn arguments(&self, role: &str, log: &str, more: &[String]) -> Vec<String> {
+    fn arguments(&self, role: &str, queue: &str, log: &str, more: &[String]) -> Vec<String> {
         let heartbeat = format!("{}s", self.size.heartbeat.as_secs());
-        let mut arguments = words(&format!("{role} --queue {} --log {log} --heartbeat {heartbeat}", self.queue));
+        let mut arguments = words(&format!("{role} --queue {queue} --log {log} --heartbeat {heartbeat}"));
         arguments.extend_from_slice(more);
         arguments
     }
@@ -228,7 +263,14 @@ impl<'a> Stage<'a> {
     /// Returns the target of this scenario's jobs.
     pub(crate) fn aim(&self) -> Aim {
         let ledger = Ledger::open(&self.books.receipts()).expect("the folder is writable");
-        Aim { urls: self.raw_urls.clone(), queue: self.queue.clone(), ledger, jobs: 0 }
+        let (to, ledgers) = match self.subscriptions.as_slice() {
+            [] => (("", self.queue.clone()), vec![ledger]),
+            all => {
+                let ledgers = all.iter().map(|name| ledger.of_subscription(name));
+                (("leveret.v1.topics", Load::TOPIC.to_owned()), ledgers.collect())
+            }
+        };
+        Aim { urls: self.raw_urls.clone(), to, ledgers, jobs: 0 }
     }
 
     /// Publishes one job without the framework.

@@ -128,6 +128,24 @@ impl Audit {
             .filter_map(|(id, record)| record.confirmed_us.map(|at| (id.as_str(), at)))
     }
 
+    /// The jobs whose publish was confirmed.
+    pub fn confirmed(&self) -> impl Iterator<Item = &str> {
+        self.jobs.iter().filter(|(_, record)| record.confirmed_us.is_some()).map(|(id, _)| id.as_str())
+    }
+
+    /// The number of jobs with an attempt that began and did not end, as those of a killed process.
+    #[must_use]
+    pub fn cut_off(&self) -> usize {
+        let is_cut = |record: &&Record| record.starts.iter().any(|start| start.until_us.is_none());
+        self.jobs.values().filter(is_cut).count()
+    }
+
+    /// Returns whether a job may be on its way without a confirm: its publisher does not know, and does not repeat it.
+    #[must_use]
+    pub fn has_doubts(&self) -> bool {
+        self.jobs.values().any(|record| record.repeated && record.confirmed_us.is_none() && !record.has_ended())
+    }
+
     /// True once a job has ended.
     #[must_use]
     pub fn has_ended(&self, id: &str) -> bool {
@@ -185,7 +203,10 @@ impl Verdict {
             end_of(id) == "done"
         } else if let Some(kind) = record.dead.first() {
             *self.dead.entry(kind.clone()).or_default() += 1;
-            matches!((end_of(id), kind.as_str()), ("given_up", "permanent") | ("abort", "crash_loop"))
+            matches!(
+                (end_of(id), kind.as_str()),
+                ("given_up", "permanent") | ("abort", "crash_loop") | ("bad", "error")
+            )
         } else if record.unrouted > 0 {
             self.unrouted += 1;
             true

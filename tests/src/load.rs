@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use leveret::{Context, Job, JobError, JobResult};
+use leveret::{Batch, Context, Event, Job, JobError, JobOutput, JobResult};
 use serde::{Deserialize, Serialize};
 
 /// One job of the load.
@@ -38,11 +38,24 @@ pub enum End {
     GivenUp,
     /// It crashes its process.
     Abort,
+    /// It fails each time, and with it the whole batch that it is part of.
+    Bad,
 }
 
+const NAME: &str = "test.load";
+
 impl Job for Load {
-    const NAME: &'static str = "test.load";
+    const NAME: &'static str = NAME;
     const QUEUE: &'static str = "load";
+}
+
+impl JobOutput for Load {
+    /// The job's own id.
+    type Output = String;
+}
+
+impl Event for Load {
+    const TOPIC: &'static str = NAME;
 }
 
 /// An event of an attempt or a publish.
@@ -113,7 +126,11 @@ impl FromStr for Line {
 
 /// A file that lines are appended to.
 #[derive(Clone, Debug)]
-pub struct Ledger(Arc<File>);
+pub struct Ledger {
+    file: Arc<File>,
+    /// For a subscription: the end of the ids of its copies.
+    of: Arc<str>,
+}
 
 impl Ledger {
     /// Opens the file, or makes it.
@@ -122,24 +139,24 @@ impl Ledger {
     ///
     /// If it cannot be opened.
     pub fn open(path: &Path) -> std::io::Result<Self> {
-        File::options().create(true).append(true).open(path).map(|file| Self(Arc::new(file)))
+        File::options().create(true).append(true).open(path).map(|file| Self { file: Arc::new(file), of: "".into() })
+    }
+
+    /// The same file, for the copies of events in a subscription.
+    #[must_use]
+    pub fn of_subscription(&self, name: &str) -> Self {
+        Self { file: Arc::clone(&self.file), of: format!("@{name}").into() }
     }
 
     /// Records the result of a publish.
     pub fn publish(&self, what: What, made_us: u64, id: &str) {
-        self.write(&Line {
-            at_us: now_us(),
-            what,
-            process: std::process::id(),
-            attempt: 1,
-            redelivered: false,
-            made_us,
-            id: id.to_owned(),
-        });
+        let id = format!("{id}{}", self.of);
+        let (at_us, process) = (now_us(), std::process::id());
+        self.write(&Line { at_us, what, process, attempt: 1, redelivered: false, made_us, id });
     }
 
     fn write(&self, line: &Line) {
-        (&*self.0).write_all(format!("{line}\n").as_bytes()).unwrap();
+        (&*self.file).write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 }
 
@@ -150,6 +167,7 @@ pub fn job_id(end: End, delayed: bool, number: &str) -> String {
         End::Done => "done",
         End::GivenUp => "given_up",
         End::Abort => "abort",
+        End::Bad => "bad",
     };
     let when = if delayed { DELAYED } else { "now" };
     format!("{end}.{when}.{number}")
@@ -176,12 +194,12 @@ pub fn now_us() -> u64 {
     u64::try_from(since.as_micros()).unwrap()
 }
 
-/// The handler.
+/// The handler of jobs, events and requests.
 ///
 /// # Errors
 ///
 /// Runs the job, whose fields decide how it ends.
-pub async fn run(job: Load, ctx: Context<Ledger>) -> JobResult {
+pub async fn run(job: Load, ctx: Context<Ledger>) -> JobResult<String> {
     let mut attempt = Attempt::begin(&job, &ctx);
     tokio::time::sleep(Duration::from_millis(job.work_ms)).await;
     if ctx.attempt() <= job.fails {
@@ -191,14 +209,49 @@ pub async fn run(job: Load, ctx: Context<Ledger>) -> JobResult {
     match job.end {
         End::Done => {
             attempt.end(What::Done);
-            Ok(())
+            Ok(ctx.job_id().to_owned())
         }
         End::GivenUp => {
             attempt.end(What::Fail);
             Err(JobError::permanent("as its job says"))
         }
+        End::Bad => {
+            attempt.end(What::Fail);
+            Err("as its job says".into())
+        }
         End::Abort => std::process::abort(),
     }
+}
+
+/// The handler of batches: it has the effect of all its jobs at once, or of none if one of them is bad.
+///
+/// # Errors
+///
+/// For a batch with a bad job.
+pub async fn run_batch(batch: Batch<Load, Ledger>) -> JobResult {
+    let mut attempts: Vec<_> = batch.iter().map(|job| Attempt::begin(job.payload(), job.context())).collect();
+    let longest = batch.iter().map(|job| job.payload().work_ms).max().unwrap_or_default();
+    tokio::time::sleep(Duration::from_millis(longest)).await;
+    if batch.iter().any(|job| job.payload().end == End::Bad) {
+        attempts.iter_mut().for_each(|attempt| attempt.end(What::Fail));
+        return Err("one of the jobs violates a constraint".into());
+    }
+    for (job, attempt) in batch.iter().zip(&mut attempts) {
+        if job.context().attempt() <= job.payload().fails {
+            attempt.end(What::Fail);
+            job.fail("as its job says");
+            continue;
+        }
+        match job.payload().end {
+            End::Done => attempt.end(What::Done),
+            End::GivenUp | End::Bad => {
+                attempt.end(What::Fail);
+                job.fail(JobError::permanent("as its job says"));
+            }
+            End::Abort => std::process::abort(),
+        }
+    }
+    Ok(())
 }
 
 /// An attempt that is written down as cut off if nothing else becomes of it.
@@ -216,7 +269,7 @@ impl Attempt {
             attempt: ctx.attempt(),
             redelivered: ctx.is_redelivered(),
             made_us: job.made_us,
-            id: ctx.job_id().to_string(),
+            id: format!("{}{}", ctx.job_id(), ctx.state().of),
         };
         ctx.state().write(&line);
         Self { ledger: ctx.state().clone(), line: Line { what: What::Cut, ..line } }

@@ -2,16 +2,24 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use clap::{Args, Parser};
+use anyhow::{bail, ensure};
+use clap::{Args, Parser, ValueEnum};
 use fastrand::Rng;
-use leveret::{Broker, Config, PublishError, Publisher, Queue, RetryPolicy, Worker, shutdown_signal};
-use leveret_tests::load::{End, Ledger, Load, What, job_id, now_us, run};
+use leveret::{
+    Batching, Broker, Config, ErrorKind, PublishError, Publisher, Queue, RequestError, RetryPolicy, Subscription,
+    Worker, shutdown_signal,
+};
+use leveret_tests::load::{End, Ledger, Load, What, job_id, now_us, run, run_batch};
 use tokio::{sync::Semaphore, task::JoinSet, time::MissedTickBehavior};
 
 /// The interval at which the publisher creates a batch of jobs.
 const TICK: Duration = Duration::from_millis(10);
 /// Publishes in flight, after which none is made: a publisher that waits must not grow.
 const IN_FLIGHT: usize = 200;
+/// The timeout of a request.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+/// More than any request may take beyond its timeout.
+const HANGS: Duration = Duration::from_secs(75);
 
 #[derive(Parser)]
 enum Role {
@@ -42,6 +50,20 @@ struct Work {
     /// The timeout of an attempt, in milliseconds
     #[arg(long, default_value_t = 120_000)]
     timeout_ms: u64,
+    /// Handle batches of up to this many jobs
+    #[arg(long)]
+    batch: Option<u16>,
+    /// Handle the events of a subscription, which has the name of the queue
+    #[arg(long)]
+    subscribe: bool,
+}
+
+/// The form in which the load is published.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Form {
+    Jobs,
+    Events,
+    Requests,
 }
 
 /// Publishes until a signal stops it and it has published enough.
@@ -58,6 +80,11 @@ struct Publish {
     /// Jobs each second
     #[arg(long)]
     rate: u64,
+    #[arg(long, value_enum, default_value = "jobs")]
+    form: Form,
+    /// A subscription that must get a copy of each event
+    #[arg(long = "subscription")]
+    subscriptions: Vec<String>,
 }
 
 /// The mix of jobs.
@@ -75,6 +102,9 @@ struct Mix {
     /// Jobs of a thousand that are dead-lettered
     #[arg(long, default_value_t = 5)]
     given_up: u16,
+    /// Makes one of so many jobs bad, so that it fails each batch that it is part of
+    #[arg(long)]
+    bad_one_of: Option<u64>,
 }
 
 #[tokio::main]
@@ -91,19 +121,25 @@ impl Work {
     async fn run(self) -> anyhow::Result<()> {
         let (broker, ledger) = self.common.open()?;
         let _health = serve_health(&broker)?;
-        let retry = RetryPolicy::fixed(Duration::from_millis(200)).max_attempts(10);
-        let queue = Queue::new(self.common.queue.as_str())
-            .concurrency(self.concurrency)
-            .prefetch(self.prefetch)
-            .timeout(Duration::from_millis(self.timeout_ms))
-            .retry(retry);
-        Worker::new(ledger)
-            .queue(queue)
-            .handle_with(run, |h| h.queue(self.common.queue))
-            .run(&broker, shutdown_signal())
-            .await?;
+        self.worker(ledger).run(&broker, shutdown_signal()).await?;
         broker.close().await;
         Ok(())
+    }
+
+    fn worker(&self, ledger: Ledger) -> Worker<Ledger> {
+        let retry = RetryPolicy::fixed(Duration::from_millis(200)).max_attempts(10);
+        let (name, timeout) = (self.common.queue.as_str(), Duration::from_millis(self.timeout_ms));
+        if self.subscribe {
+            let subscription = Subscription::new(name).concurrency(self.concurrency).prefetch(self.prefetch);
+            let worker = Worker::new(ledger.of_subscription(name));
+            return worker.subscribe(subscription.timeout(timeout).retry(retry), run);
+        }
+        let queue = Queue::new(name).concurrency(self.concurrency).prefetch(self.prefetch);
+        let worker = Worker::new(ledger).queue(queue.timeout(timeout).retry(retry));
+        match self.batch {
+            Some(jobs) => worker.handle_batch_with(Batching::up_to(jobs), run_batch, |h| h.queue(name)),
+            None => worker.handle_with(run, |h| h.queue(name)),
+        }
     }
 }
 
@@ -111,7 +147,11 @@ impl Publish {
     async fn run(self) -> anyhow::Result<()> {
         let (broker, ledger) = self.common.open()?;
         let _health = serve_health(&broker)?;
-        let sender = Sender { publisher: broker.publisher(), ledger, queue: self.common.queue.as_str().into() };
+        let of = |name: &String| ledger.of_subscription(name);
+        let ledgers =
+            if self.form == Form::Events { self.subscriptions.iter().map(of).collect() } else { vec![ledger.clone()] };
+        let queue = self.common.queue.as_str().into();
+        let sender = Sender { publisher: broker.publisher(), ledgers: ledgers.into(), queue, form: self.form };
         let room = Arc::new(Semaphore::new(IN_FLIGHT));
         let mut random = Rng::with_seed(self.seed);
         let mut sending = JoinSet::new();
@@ -127,19 +167,24 @@ impl Publish {
             while share >= 1.0 {
                 share -= 1.0;
                 let permit = Arc::clone(&room).acquire_owned().await?;
-                let job = self.mix.job(&mut random);
+                let job = self.mix.job(&mut random, made);
                 let sender = sender.clone();
-                let delay = self.mix.delay(&mut random);
+                let delay = self.mix.delay(&mut random).filter(|_| self.form == Form::Jobs);
                 let id = job_id(job.end, delay.is_some(), &format!("{:x}-{made}", self.seed));
                 made += 1;
                 sending.spawn(async move {
-                    sender.send(&job, &id, delay).await;
+                    let sent = sender.send(&job, &id, delay).await;
                     drop(permit);
+                    sent
                 });
-                while sending.try_join_next().is_some() {}
+                while let Some(sent) = sending.try_join_next() {
+                    sent??;
+                }
             }
         }
-        while sending.join_next().await.is_some() {}
+        while let Some(sent) = sending.join_next().await {
+            sent??;
+        }
         broker.close().await;
         Ok(())
     }
@@ -148,17 +193,28 @@ impl Publish {
 #[derive(Clone)]
 struct Sender {
     publisher: Publisher,
-    ledger: Ledger,
+    /// For events one of each subscription.
+    ledgers: Arc<[Ledger]>,
     queue: Arc<str>,
+    form: Form,
 }
 
 impl Sender {
-    /// Publishes until it is confirmed, always with the same id.
-    async fn send(&self, job: &Load, id: &str, delay: Option<Duration>) {
+    /// Publishes until it is confirmed, always with the same id. A request is sent once.
+    async fn send(&self, job: &Load, id: &str, delay: Option<Duration>) -> anyhow::Result<()> {
+        if self.form == Form::Requests {
+            let what = self.ask(job, id).await?;
+            self.note(what, job, id);
+            return Ok(());
+        }
         loop {
-            let publish = self.publisher.publish(job).queue(&*self.queue).id(id);
-            let publish = if let Some(delay) = delay { publish.delay(delay) } else { publish };
-            let what = match publish.await {
+            let published = if self.form == Form::Events {
+                self.publisher.emit(job).id(id).await.map(drop)
+            } else {
+                let publish = self.publisher.publish(job).queue(&*self.queue).id(id);
+                if let Some(delay) = delay { publish.delay(delay).await.map(drop) } else { publish.await.map(drop) }
+            };
+            let what = match published {
                 Ok(_) => What::Confirmed,
                 Err(PublishError::Uncertain { .. }) => What::Uncertain,
                 Err(error) => {
@@ -166,21 +222,51 @@ impl Sender {
                     What::Refused
                 }
             };
-            self.ledger.publish(what, job.made_us, id);
+            self.note(what, job, id);
             match what {
-                What::Confirmed => return,
+                What::Confirmed => return Ok(()),
                 What::Refused => tokio::time::sleep(Duration::from_millis(100)).await,
                 _ => {}
             }
         }
     }
+
+    fn note(&self, what: What, job: &Load, id: &str) {
+        self.ledgers.iter().for_each(|ledger| ledger.publish(what, job.made_us, id));
+    }
+
+    /// Asks once. Only the answer to this caller, or an error that says what became of the request, is right.
+    async fn ask(&self, job: &Load, id: &str) -> anyhow::Result<What> {
+        let request = self.publisher.request(job).queue(&*self.queue).id(id).timeout(ANSWERED_WITHIN);
+        let Ok(answer) = tokio::time::timeout(HANGS, request.into_future()).await else {
+            bail!("request {id} hangs: nothing after {HANGS:?}");
+        };
+        match answer {
+            Ok(answer) => {
+                ensure!(answer == id, "request {id} got the answer to {answer}");
+                ensure!(job.end == End::Done, "request {id} was answered");
+                Ok(What::Confirmed)
+            }
+            Err(RequestError::Failed { kind: ErrorKind::Permanent, .. }) if job.end == End::GivenUp => {
+                Ok(What::Confirmed)
+            }
+            Err(RequestError::Lost | RequestError::TimedOut { .. }) => Ok(What::Uncertain),
+            Err(RequestError::Publish(_) | RequestError::Unroutable { .. }) => Ok(What::Refused),
+            Err(error) => bail!("request {id}: {error}"),
+        }
+    }
 }
 
 impl Mix {
-    fn job(&self, random: &mut Rng) -> Load {
+    fn job(&self, random: &mut Rng, number: u64) -> Load {
         let work_ms = random.u64(0..=self.work_ms);
         let fails = if random.u8(0..100) < self.failing { random.u32(1..=2) } else { 0 };
-        let end = if random.u16(0..1_000) < self.given_up { End::GivenUp } else { End::Done };
+        let is_bad = self.bad_one_of.is_some_and(|all| number % all == all / 2);
+        let end = match random.u16(0..1_000) < self.given_up {
+            _ if is_bad => End::Bad,
+            true => End::GivenUp,
+            false => End::Done,
+        };
         Load { made_us: now_us(), work_ms, fails, end }
     }
 

@@ -21,6 +21,9 @@ use crate::{
 
 /// Longest wait for the broker's answer to a close.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The role of the connection for direct replies. RabbitMQ ends it at a forged reply-to, so each publisher of jobs can make
+/// it end. Its losses say nothing about the broker: they are not counted, and a repeated one is logged once a minute.
+pub(super) const REPLY: &str = "reply";
 /// Interval of checks of a connection that has reported nothing.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -164,10 +167,19 @@ pub(super) async fn run(
     };
     ended(setup, &up);
     if reason != CLOSED {
-        setup.metrics.reconnects.inc();
-        tracing::warn!(role, error = reason, "lost the connection to the broker");
+        log_loss(role, setup, &reason);
     }
     reason
+}
+
+fn log_loss(role: &'static str, setup: &Setup, reason: &str) {
+    let log = || tracing::warn!(role, error = reason, "lost the connection to the broker");
+    if role == REPLY {
+        // The reason may have a part of the forged name.
+        return setup.log_throttle.log(format!("{role}: lost"), log);
+    }
+    setup.metrics.reconnects.inc();
+    log();
 }
 
 pub(super) fn ended(setup: &Setup, up: &LiveConnection) {

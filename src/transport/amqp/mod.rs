@@ -121,7 +121,7 @@ impl Amqp {
         });
         let consuming = Reconnector::new("consume", Arc::clone(&setup));
         let publishing = PublishTask::new(Reconnector::new("publish", Arc::clone(&setup)), Arc::clone(&setup));
-        let replying = PublishTask::new(Reconnector::new("reply", Arc::clone(&setup)), Arc::clone(&setup));
+        let replying = PublishTask::new(Reconnector::new(connection::REPLY, Arc::clone(&setup)), Arc::clone(&setup));
         Ok(Self { setup, consuming, publishing, replying })
     }
 

@@ -19,7 +19,7 @@ use crate::{
     backoff::Backoff,
     transport::amqp::{
         Setup,
-        connection::{CLOSE_TIMEOUT, LiveConnection, ended, properties, run, too_small},
+        connection::{CLOSE_TIMEOUT, LiveConnection, REPLY, ended, properties, run, too_small},
         probe::ConnectError,
     },
 };
@@ -134,7 +134,12 @@ async fn reconnect(role: &'static str, setup: Arc<Setup>, state: watch::Sender<S
                 handshake_timeout = HandshakeTimeout::default();
                 after_refused_login.reset();
                 let connected = Instant::now();
-                tracing::info!(role, broker = up.address, address = %peer, "connected to the broker");
+                let log = || tracing::info!(role, broker = up.address, address = %peer, "connected to the broker");
+                if role == REPLY {
+                    setup.log_throttle.log(format!("{role}: connected"), log)
+                } else {
+                    log()
+                }
                 let reason = run(role, &setup, Arc::clone(&up), &state).await;
                 first = up.next_index();
                 // A connection that ends at once must not be replaced in a hot loop.
@@ -150,7 +155,9 @@ async fn reconnect(role: &'static str, setup: Arc<Setup>, state: watch::Sender<S
                 (reason, is_refused)
             }
         };
-        setup.health.set_unreachable(&reason);
+        if role != REPLY {
+            setup.health.set_unreachable(&reason);
+        }
         drop(state.send_replace(Err(reason)));
         let backoff = if is_refused { &mut after_refused_login } else { &mut backoff };
         if setup.closed.run_until_cancelled(backoff.sleep()).await.is_none() {

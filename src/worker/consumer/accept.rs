@@ -56,6 +56,9 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 Settlement::Reject.as_str(),
                 Some(Finish::Dead),
             );
+            if received.reply.is_some() {
+                return self.start(session, tag, received, Work::Reject(Disposition::dead(kind, reason)));
+            }
             return self.settle(session, tag, &received, Settlement::Reject);
         }
         let route = |_: Option<&str>| index.ok_or_else(|| self.handlers.without_handler(&received));

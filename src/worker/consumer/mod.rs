@@ -287,8 +287,10 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         self.permits.available_permits() + usize::from(self.permit.is_some()) == self.limit
     }
 
+    /// Counts acks whose jobs the broker will redeliver. A queue of this process alone ends with its connection, and with it
+    /// all its deliveries.
     fn count_lost(&self, acks: u64) {
-        if acks > 0 {
+        if acks > 0 && !self.handlers.queue.is_each_process() {
             self.metrics.acks_lost.inc_by(acks);
         }
     }

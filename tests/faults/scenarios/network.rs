@@ -14,7 +14,7 @@ use crate::{
 pub(crate) async fn packets_are_dropped(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let cable = Cable::lay()?;
     stage.begin(Cast { workers: 2, ..Cast::default() }).await?;
-    let far = Actor::start_at(&cable, &stage.urls[0], &stage.worker_arguments()).await;
+    let far = Actor::start_at(&cable, &stage.urls[0], &stage.worker_arguments(2)).await;
     stage.workers.push(far);
     stage.flowing().await?;
     for _ in 0..stage.size.rounds.div_ceil(2) {

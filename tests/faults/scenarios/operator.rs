@@ -28,7 +28,7 @@ pub(crate) async fn queue_is_deleted(stage: &mut Stage<'_>) -> anyhow::Result<()
     }
     stage.logged_loss(deletions.len())?;
     let (before, after) = (IN_QUEUE.as_micros() as u64, UNDER_WAY.as_micros() as u64);
-    stage.finish_except(|at| deletions.iter().any(|gone| (gone - before..gone + after).contains(&at))).await?;
+    stage.finish_except(|_, at| deletions.iter().any(|gone| (gone - before..gone + after).contains(&at))).await?;
     // Workers keep the queue short: at each deletion it held their unacknowledged jobs and the jobs that arrived
     // meanwhile.
     let under_way = stage.size.rate as f64 * UNDER_WAY.as_secs_f64();

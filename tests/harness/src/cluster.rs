@@ -95,10 +95,10 @@ impl Cluster {
     }
 }
 
-/// An expression for what `value` makes of one piece of a quorum queue's information, bound to `Info`.
+/// An expression for what `value` makes of one piece of information on a quorum queue or a stream, bound to `Info`.
 fn info(queue: &str, item: &str, value: &str) -> String {
     format!(
         r#"{{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)),
-           [{{{item}, Info}}] = rabbit_quorum_queue:info(Queue, [{item}]), {value}."#
+           [{{{item}, Info}}] = rabbit_queue_type:info(Queue, [{item}]), {value}."#
     )
 }

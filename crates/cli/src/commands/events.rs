@@ -1,6 +1,8 @@
 //! `leveret events`: emits an event, lists subscriptions, removes what a service has left behind, and reads the log.
 
 mod log;
+mod position;
+mod replay;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -99,7 +101,7 @@ enum Command {
         payloads: bool,
     },
     /// Publishes events of the log to one subscription again, up to the newest event at its start
-    Replay(log::Replay),
+    Replay(replay::Replay),
     /// Deletes the queues of a subscription whose service is gone; dead letters stay
     Unsubscribe {
         /// Name of the subscription
@@ -114,7 +116,7 @@ enum Command {
 const AFTER_HELP: &str = "\
 `tail` and `replay` require the log, which `leveret events log` makes. Replayed events keep their ids, so that an inbox drops \
 those that the subscription has handled. With --again they get new ids. With --position a replay that was interrupted goes \
-on where it stopped: events that were confirmed shortly before a kill may be published again, under their ids.
+on where it stopped: it repeats no event that was confirmed, and names those whose confirm it had not seen.
 
 Without --management-url the list contains the topics that workers have announced, also of handlers that are gone. With it \
 the list contains the bindings as they are. A worker that runs binds the topics of its handlers again within seconds.
@@ -175,7 +177,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
             let shown = log::Shown { topic, no_follow, payloads, output };
             log::tail(&config, from, &shown).await
         }
-        Command::Replay(replay) => log::replay(&config, &replay, output).await,
+        Command::Replay(replay) => replay::run(&config, &replay, output).await,
         Command::List { management_url } => list(&config, management_url, output).await,
         Command::Unbind { name, topic } => unbind(&config, &name, &topic).await,
         Command::Unsubscribe { name, discard } => unsubscribe(&config, &name, discard, output).await,

@@ -1,7 +1,7 @@
 //! Exchanges, queues, bindings and policies: as the workers declare them, and different.
 
 use lapin::types::{AMQPValue, FieldTable};
-use leveret::{schedule::tokens, testing::start};
+use leveret::{Context, JobResult, RawEvent, Subscription, Worker, schedule::tokens, testing::start};
 use leveret_harness::{eventually, lapin};
 use leveret_tests::fires::{Fires, noting, schedule};
 
@@ -183,4 +183,22 @@ async fn two_schedules_of_one_name_are_a_problem() {
     for running in [first, second] {
         running.stop().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_topic_of_a_subscription_that_is_not_bound_is_named() {
+    async fn note(_: RawEvent, _ctx: Context<()>) -> JobResult {
+        Ok(())
+    }
+    let clinic = Clinic::open().await;
+    let worker = Worker::new(()).subscribe(Subscription::new("audit").pattern("order.*").pattern("mail.*"), note);
+    start(worker, &clinic.broker()).await.unwrap().stop().await.unwrap();
+    let visit = clinic.thorough_visit(&[]).await;
+    assert!(!visit.findings("warning").iter().any(|(check, ..)| check == "bindings"), "{visit:#?}");
+    let (queue, topics) = ("audit".into(), "leveret.v1.topics".into());
+    let unbound =
+        clinic.raw().await.channel().queue_unbind(queue, topics, "order.*".into(), FieldTable::default()).await;
+    unbound.unwrap();
+    let said = clinic.thorough_visit(&[]).await.says("warning", "bindings", "queue audit");
+    assert_says(&said, &["1 topic of its handlers not bound", "order.*", "none", "LEVERET_TOPOLOGY=declare"]);
 }

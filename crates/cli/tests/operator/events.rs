@@ -1,7 +1,12 @@
 //! `leveret events`.
 
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
 use leveret::{Context, JobResult, RawEvent, Subscription, Worker, testing::start};
-use leveret_harness::eventually;
+use leveret_harness::{Process, RawClient, eventually};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -113,4 +118,65 @@ async fn the_log_is_shown_and_replayed_to_one_subscription_up_to_its_newest_even
     let again = seen.recv().await.unwrap();
     assert!(again.ends_with(r#"order.placed {"number":1}"#) && !again.starts_with("order.placed-1"), "{again}");
     running.stop().await.unwrap();
+}
+
+/// The numbers of events that a replay says it sends again.
+fn named_as_repeated(stderr: &str) -> Vec<u64> {
+    let line = stderr.lines().find(|line| line.contains("are sent again")).unwrap_or_default();
+    let numbers = line.rsplit_once("): ").map_or("", |(_, numbers)| numbers);
+    numbers.split(", ").filter(|number| !number.is_empty()).map(|number| number.parse().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_replay_that_is_killed_goes_on_and_repeats_only_what_it_names() {
+    const EVENTS: u64 = 1_500;
+    let post = Post::sqlite().await;
+    post.run(&["events", "log"]).await.ends(0);
+    let broker = post.broker();
+    let numbers = 0..EVENTS;
+    let emits = numbers.map(|number| broker.publisher().emit_raw("order.placed", number.to_string()).into_future());
+    for emitted in futures_util::future::join_all(emits).await {
+        emitted.unwrap();
+    }
+    // The subscription begins after the events.
+    let (worker, mut seen) = audit();
+    let running = start(worker, &post.broker()).await.unwrap();
+    let position = post.path("position");
+    let arguments = ["events", "replay", "--to", "audit", "--from", "first", "--again", "--position", &position];
+    let received = AtomicU64::new(0);
+    let (mut ids, mut sent_again) = (HashMap::<String, u64>::new(), Vec::new());
+    let mut take = |line: String| {
+        received.fetch_add(1, Ordering::SeqCst);
+        *ids.entry(line.split(' ').next().unwrap().to_owned()).or_default() += 1;
+    };
+    for kill in 1..=4 {
+        let replay = Process::spawn(&post.command(&[&arguments[..], &["--rate", "500"]].concat()));
+        let until = kill * EVENTS / 6;
+        while received.load(Ordering::SeqCst) < until {
+            take(tokio::time::timeout(LONG, seen.recv()).await.expect("the replay publishes").unwrap());
+        }
+        replay.sigkill();
+        replay.wait_exit(LONG).await;
+        sent_again.extend(named_as_repeated(&replay.lines().join("\n")));
+    }
+    let last = post.run(&arguments).await.ends(0);
+    sent_again.extend(named_as_repeated(&last.stderr));
+    let nothing = post.run(&arguments).await.ends(0);
+    assert!(nothing.stderr.contains("It repeats none"), "{nothing:?}");
+    let missing = async || {
+        let raw = RawClient::connect(&post.vhost.url()).await.unwrap();
+        raw.depth("audit").await.unwrap() != Some(0)
+    };
+    eventually("the subscription is empty", LONG, async || !missing().await).await;
+    running.stop().await.unwrap();
+    while let Ok(line) = seen.try_recv() {
+        take(line);
+    }
+    assert_eq!(ids.len() as u64, EVENTS, "each event has one id, also where it was sent again");
+    for (id, times) in ids.iter().filter(|(_, times)| **times > 1) {
+        let offset: u64 = id.rsplit('-').next().unwrap().parse().unwrap();
+        let named = sent_again.iter().filter(|number| **number == offset).count() as u64;
+        assert!(named >= times - 1, "event {offset} came {times} times, and {named} of them were named");
+    }
+    assert!(sent_again.len() <= 4 * 64, "{sent_again:?}");
 }

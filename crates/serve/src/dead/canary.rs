@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use leveret::catalogue::Catalogue;
 use leveret_store::{Store, StoredDeadLetter, TimelineEntry, TrackedJob, fingerprint};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
@@ -14,7 +15,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Canary {
     job: String,
-    job_id: String,
+    /// The id under which its worker reports on it.
+    tracking_id: String,
     /// The queue that the job was replayed to.
     queue: String,
     /// Distinguishes the job from others with the same id.
@@ -33,22 +35,23 @@ enum CanaryOutcome {
 impl Canary {
     /// A canary for a letter, on `queue` instead of the letter's own. None if the letter has no job id or cannot be read:
     /// its outcome could not be found.
-    pub(super) fn of(letter: &StoredDeadLetter, queue: Option<&str>) -> Option<Self> {
-        let origin = letter::as_it_died(letter).ok()?.origin();
+    pub(super) fn of(letter: &StoredDeadLetter, queue: Option<&str>, catalogue: &Catalogue) -> Option<Self> {
+        let message = letter::as_it_died(letter).ok()?;
         let about = &letter.about;
+        let queue = queue.unwrap_or(&about.queue);
         Some(Self {
             job: about.job.clone(),
-            job_id: about.job_id.clone()?,
-            queue: queue.unwrap_or(&about.queue).to_owned(),
-            origin,
+            tracking_id: letter::tracking_id(&message, queue, catalogue)?,
+            queue: queue.to_owned(),
+            origin: message.origin(),
             hop: about.hop.saturating_add(1),
             fingerprint: about.fingerprint.clone(),
         })
     }
 
-    /// The id of the job's row in the store: the plain job id, or the full one if another job has the plain id.
+    /// The id of the job's row in the store: its tracking id, or the full one if another job has that id.
     async fn row(&self, store: &Store) -> Result<Option<String>, Error> {
-        let ids = [self.job_id.clone(), format!("{}@{}:{}", self.job_id, self.queue, self.job)];
+        let ids = [self.tracking_id.clone(), format!("{}@{}:{}", self.tracking_id, self.queue, self.job)];
         let rows = store.jobs_by_ids(&ids).await?;
         let is_own =
             |row: &&TrackedJob| row.origin.as_ref().map_or(row.job == self.job, |origin| *origin == self.origin);
@@ -63,7 +66,7 @@ impl Canary {
         let steps = || steps.iter().filter(|step| step.hop >= self.hop);
         for step in steps().filter(|step| ["dead", "retrying"].contains(&step.step.as_str())) {
             let (kind, error) = (detail(step, "kind"), detail(step, "error"));
-            let id = &self.job_id;
+            let id = &self.tracking_id;
             if fingerprint(&self.job, kind, error).0 == self.fingerprint {
                 return Ok(CanaryOutcome::Failed(format!("job {id} failed as before: {kind}: {error}")));
             }
@@ -72,7 +75,10 @@ impl Canary {
             }
         }
         if steps().any(|step| step.step == "cancelled") {
-            return Ok(CanaryOutcome::Failed(format!("job {} was cancelled, so its outcome is unknown", self.job_id)));
+            return Ok(CanaryOutcome::Failed(format!(
+                "job {} was cancelled, so its outcome is unknown",
+                self.tracking_id
+            )));
         }
         let is_over = steps().any(|step| ["succeeded", "duplicate"].contains(&step.step.as_str()));
         Ok(if is_over { CanaryOutcome::Passed } else { CanaryOutcome::Open })

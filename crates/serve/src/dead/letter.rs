@@ -2,6 +2,7 @@
 
 use leveret::{
     ErrorKind,
+    catalogue::Catalogue,
     reader::{RawMessage, ReadMessage, Unreadable},
     status_update::{StatusUpdate, Transition},
     time::{at_unix_ms, unix_ms},
@@ -107,7 +108,7 @@ fn is_of_broker(message: &RawMessage) -> bool {
 /// The final status update of a tracked job whose worker could not publish it. It replaces the worker's own.
 #[must_use]
 pub fn death(message: &RawMessage, letter: &NewDead, now: u64) -> Option<StatusUpdate> {
-    let id = letter.job_id.clone().filter(|_| message.is_tracked())?;
+    let id = message.tracking_id(&letter.queue).filter(|_| message.is_tracked())?;
     Some(StatusUpdate {
         id: id.into(),
         job: letter.job.clone(),
@@ -129,11 +130,18 @@ pub(crate) fn as_it_died(letter: &StoredDeadLetter) -> Result<RawMessage, Unread
     RawMessage::from_parts(&letter.properties, letter.original.as_ref().unwrap_or(&letter.payload).clone())
 }
 
-/// The first status update of a replayed job, on `queue`.
+/// The id under which the worker of `queue` will report on a replayed letter. The letter may come from another queue.
+pub(crate) fn tracking_id(message: &RawMessage, queue: &str, catalogue: &Catalogue) -> Option<String> {
+    let id = message.tracking_id(queue)?;
+    let is_event = catalogue.is_subscription(queue);
+    Some(if is_event { format!("{}@{queue}", message.dead_letter().id?) } else { id })
+}
+
+/// The first status update of a replayed job, on `queue`, under its `id` there.
 #[must_use]
-pub fn queued(message: &RawMessage, letter: &DeadLetter, queue: &str, now: u64) -> Option<StatusUpdate> {
-    Some(StatusUpdate {
-        id: letter.job_id.clone()?.into(),
+pub fn queued(id: String, message: &RawMessage, letter: &DeadLetter, queue: &str, now: u64) -> StatusUpdate {
+    StatusUpdate {
+        id: id.into(),
         job: letter.job.clone(),
         queue: queue.to_owned(),
         origin: Some(message.origin()),
@@ -145,5 +153,5 @@ pub fn queued(message: &RawMessage, letter: &DeadLetter, queue: &str, now: u64) 
         at: at_unix_ms(now),
         worker: None,
         transition: Transition::Queued { due: None, expires: None },
-    })
+    }
 }

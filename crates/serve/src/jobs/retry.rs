@@ -88,8 +88,24 @@ impl Services {
 
     /// The same, if the store has the letter by now. After the deadline it checks no further letter.
     async fn find_letter(&self, job: &TrackedJob, deadline: Instant) -> Result<Option<DeadLetter>, Error> {
+        // The dead letter of an event has the event's id, which is part of the id of its status.
+        let of_event = job.job_id().strip_suffix(&format!("@{}", job.queue));
+        for id in [Some(job.job_id()), of_event].into_iter().flatten() {
+            if let Some(letter) = self.find_letter_with(id, job, deadline).await? {
+                return Ok(Some(letter));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn find_letter_with(
+        &self,
+        id: &str,
+        job: &TrackedJob,
+        deadline: Instant,
+    ) -> Result<Option<DeadLetter>, Error> {
         let states = vec![DeadState::Dead, DeadState::Replaying];
-        let filter = DeadFilter { states, job_id: Some(job.job_id().to_string()), ..DeadFilter::default() };
+        let filter = DeadFilter { states, job_id: Some(id.to_owned()), ..DeadFilter::default() };
         let mut after = None;
         for _ in 0..MOST_PAGES {
             let letters = self.store.dead_letters(&filter, after.as_ref(), 100).await?;
@@ -113,6 +129,10 @@ impl Services {
     async fn is_end_of(&self, letter: &DeadLetter, job: &TrackedJob) -> Result<bool, Error> {
         // A worker's copy is one hop further. The broker dead-letters the message itself.
         if letter.hop != job.hop && letter.hop != job.hop.saturating_add(1) {
+            return Ok(false);
+        }
+        // All copies of an event have one origin.
+        if letter.job_id.as_deref() != Some(job.job_id()) && letter.queue != job.queue {
             return Ok(false);
         }
         let Some(origin) = &job.origin else { return Ok(letter.job == job.job && letter.queue == job.queue) };

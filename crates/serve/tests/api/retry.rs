@@ -1,5 +1,9 @@
-use leveret_harness::eventually_eq;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use leveret::{Context, Event, JobError, JobResult, Subscription, Worker, testing};
+use leveret_harness::{eventually, eventually_eq};
 use leveret_store::{AuditStamp, DeadFilter, ReplayLease, Selection};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::site::{SOON, Site};
@@ -63,4 +67,31 @@ async fn a_retry_that_was_killed_halfway_resumes_by_itself() {
     assert_eq!((status.as_u16(), &problem["task_status"]), (409, &json!("Failed")));
     assert!(problem.to_string().contains("is being replayed"), "{problem}");
     site.reaches(&id, "Completed").await;
+}
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(topic = "order.placed")]
+struct Placed {}
+
+/// Fails once.
+async fn reserve(_: Placed, ctx: Context<AtomicBool>) -> JobResult {
+    if ctx.state().swap(true, Ordering::SeqCst) { Ok(()) } else { Err(JobError::permanent("no stock")) }
+}
+
+#[tokio::test]
+async fn a_failed_event_runs_again_in_its_subscription_when_it_is_retried() {
+    let site = Site::in_memory().await;
+    let worker = Worker::new(AtomicBool::new(false)).subscribe(Subscription::new("warehouse"), reserve);
+    let running = testing::start(worker, &site.broker).await.unwrap();
+    site.broker.publisher().emit(&Placed {}).id("e1").track().await.unwrap();
+    let failed =
+        async || site.services.store.job("e1@warehouse").await.unwrap().is_some_and(|job| job.state.is_terminal());
+    eventually("it has failed", SOON, failed).await;
+    site.reaches("e1@warehouse", "Failed").await;
+    ingest(&site).await;
+    let (status, answer) = site.post("/api/tasks/e1@warehouse/retry", &json!({})).await;
+    assert_eq!((status.as_u16(), answer), (202, json!({ "task_id": "e1@warehouse" })));
+    let task = site.reaches("e1@warehouse", "Completed").await;
+    assert_eq!(task["error"], json!(null), "{task}");
+    running.stop().await.unwrap();
 }

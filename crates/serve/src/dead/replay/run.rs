@@ -83,7 +83,9 @@ impl<P: FnMut(&ReplayProgress) + Send> ReplayRun<'_, P> {
         let mut canaries = Vec::with_capacity(chosen);
         for letter in published {
             let letter = self.dead.store.letter(letter.id).await?;
-            canaries.extend(letter.and_then(|letter| Canary::of(&letter, self.options.queue.as_deref())));
+            canaries.extend(
+                letter.and_then(|letter| Canary::of(&letter, self.options.queue.as_deref(), &self.dead.catalogue)),
+            );
         }
         loop {
             if canaries.len() < chosen {
@@ -96,7 +98,7 @@ impl<P: FnMut(&ReplayProgress) + Send> ReplayRun<'_, P> {
             }
             chosen += letters.len();
             let queue = self.options.queue.as_deref();
-            canaries.extend(letters.iter().filter_map(|letter| Canary::of(letter, queue)));
+            canaries.extend(letters.iter().filter_map(|letter| Canary::of(letter, queue, &self.dead.catalogue)));
             if canaries.len() < chosen {
                 continue;
             }

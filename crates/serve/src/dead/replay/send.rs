@@ -53,7 +53,9 @@ pub(super) async fn send(
     if track {
         replay = replay.track();
     }
-    let update = if track || message.is_tracked() { letter::queued(&message, &about, queue, now_ms()) } else { None };
+    let tracking_id =
+        if track || message.is_tracked() { letter::tracking_id(&message, queue, &dead.catalogue) } else { None };
+    let update = tracking_id.map(|id| letter::queued(id, &message, &about, queue, now_ms()));
     SentLetter { id, update, fault: replay.await.err().map(|error| fault(&error)) }
 }
 

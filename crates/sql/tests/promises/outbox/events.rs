@@ -1,24 +1,34 @@
 //! Events through the outbox.
 
+use std::time::Duration;
+
 use leveret::NewEvent;
 use leveret_harness::{
-    Database,
-    lapin::{options::QueueBindOptions, types::FieldTable},
+    Database, eventually_eq,
+    lapin::{
+        options::{QueueBindOptions, QueueDeclareOptions},
+        types::{AMQPValue, FieldTable},
+    },
     unique,
 };
 use leveret_sql::{Error, Outbox};
 
-use super::stage::{Pool, Stage, run};
+use super::stage::{LONG, Pool, Stage, run};
 
 leveret_harness::on_both_databases! {
     an_event_is_emitted_if_and_only_if_its_transaction_commits,
     an_event_that_could_never_be_emitted_is_refused_in_the_transaction,
+    an_event_that_one_subscription_refuses_counts_its_tries_and_is_set_aside,
 }
 
 /// Makes the queue of the stage a subscription.
 async fn subscribe(stage: &Stage, topic: &str) {
+    bind(stage, &stage.queue, topic).await;
+}
+
+async fn bind(stage: &Stage, queue: &str, topic: &str) {
     let bind = QueueBindOptions::default();
-    let (queue, topics) = (stage.queue.as_str().into(), "leveret.v1.topics".into());
+    let (queue, topics) = (queue.into(), "leveret.v1.topics".into());
     stage.raw.channel().queue_bind(queue, topics, topic.into(), bind, FieldTable::default()).await.unwrap();
 }
 
@@ -93,4 +103,29 @@ async fn an_event_that_could_never_be_emitted_is_refused_in_the_transaction(data
         );
     }
     assert_eq!(stage.pending().await, 0);
+}
+
+async fn an_event_that_one_subscription_refuses_counts_its_tries_and_is_set_aside(database: Database) {
+    let stage = Stage::new(database).await;
+    let (topic, full) = (unique("outbox").replace('.', "-"), unique("full"));
+    subscribe(&stage, &topic).await;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));
+    arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    stage.raw.channel().queue_declare(full.as_str().into(), options, arguments).await.unwrap();
+    stage.raw.publish("", &full, Default::default(), b"{}").await.unwrap();
+    bind(&stage, &full, &topic).await;
+    let id = emit(&stage.pool, NewEvent::raw(topic.clone(), "1"), true).await.unwrap();
+    let relay = run(stage.relay().tries(3, Duration::from_millis(100)));
+    let set_aside = async || stage.outbox.status().await.unwrap().set_aside;
+    eventually_eq("it is set aside", LONG, 1, set_aside).await;
+    relay.stop().await.unwrap();
+    let row = stage.outbox.set_aside(0, 10).await.unwrap().remove(0);
+    assert!(row.tries == 3 && row.id == id && row.reason.contains("not confirmed"), "{row:?}");
+    for copy in stage.take(3).await {
+        assert_eq!(copy, (id.to_string(), "1".to_owned()), "each try reaches the other subscription");
+    }
+    assert_eq!(stage.raw.depth(&full).await.unwrap(), Some(1));
+    stage.raw.delete_queue(&full).await.unwrap();
 }

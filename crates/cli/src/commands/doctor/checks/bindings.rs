@@ -1,6 +1,6 @@
 //! Checks that every binding of the plans exists, and that no other binding copies jobs.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use leveret::topology::{Binding, Destination, Plan};
 
@@ -12,6 +12,7 @@ use super::super::{
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let Some(listing) = facts.listing() else { return Vec::new() };
     let mut findings = missing(facts, listing);
+    findings.extend(unbound(facts, listing));
     findings.extend(foreign(facts, listing));
     let mut wanted = facts.plans().flat_map(|plan| &plan.bindings);
     if findings.is_empty() && wanted.all(|binding| listing.bindings.contains(&route(binding))) {
@@ -50,6 +51,30 @@ fn missing(facts: &Facts, listing: &Listing) -> Vec<Finding> {
         problem(format!("schedule {}", schedule.schedule), consequence, &schedule.plan)
     });
     shared.into_iter().chain(queues).chain(schedules).collect()
+}
+
+/// Topics of subscriptions that are announced and not bound. A worker with `LEVERET_TOPOLOGY=verify` cannot see that: AMQP
+/// shows no bindings. The catalogue keeps the topics of former handlers, so this may be intended.
+fn unbound(facts: &Facts, listing: &Listing) -> Vec<Finding> {
+    let exchange = facts.topology().topics();
+    let mut absent: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for entry in facts.announced.iter().filter(|entry| entry.event && listing.queues.contains_key(&entry.queue)) {
+        let bound = (exchange.clone(), entry.job.clone(), Destination::Queue(entry.queue.clone()));
+        if !listing.bindings.contains(&bound) {
+            absent.entry(&entry.queue).or_default().push(&entry.job);
+        }
+    }
+    let finding = |(queue, topics): (&str, Vec<&str>)| {
+        let count = counted(topics.len(), "topic");
+        let message = format!("{count} of its handlers not bound: events of them do not reach the subscription");
+        Finding::warning(Check::Bindings, format!("queue {queue}"), message)
+            .differs(format!("bindings of {} to {exchange}", some_of(topics)), "none")
+            .remedy(
+                "start a worker once with LEVERET_TOPOLOGY=declare, which declares the bindings, unless the handlers of these \
+                 topics are gone",
+            )
+    };
+    absent.into_iter().map(finding).collect()
 }
 
 /// Missing exchanges and queues have findings of their own.
@@ -94,7 +119,9 @@ fn foreign(facts: &Facts, listing: &Listing) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use leveret::topology::Topology;
+    use std::sync::Arc;
+
+    use leveret::{catalogue::CatalogueEntry, topology::Topology};
 
     use super::{
         super::{
@@ -162,6 +189,27 @@ mod tests {
             healthy::listing(facts).queues.insert(topology.schedule("other"), queue);
         });
         assert_eq!(found, []);
+    }
+
+    #[test]
+    fn a_topic_that_a_subscription_handles_and_that_is_not_bound_is_a_warning() {
+        let entry = |topic: &str, queue: &str| {
+            let entry = serde_json::json!({
+                "job": topic, "queue": queue, "event": true, "timeout_ms": 1, "max_attempts": 20, "announced_at": 0,
+            });
+            Arc::new(serde_json::from_value::<CatalogueEntry>(entry).unwrap())
+        };
+        let announced = || vec![entry("order.*", "email"), entry("mail.sent", "email"), entry("order.*", "deleted")];
+        let (level, said) = finding(check, |facts| {
+            facts.announced = announced();
+            healthy::listing(facts).bindings.insert(bound("leveret.v1.topics", "mail.sent", "email"));
+        });
+        assert_eq!(level, Level::Warning);
+        assert_says(
+            &said,
+            &["queue email", "1 topic of its handlers not bound", "order.*", "LEVERET_TOPOLOGY=declare"],
+        );
+        assert!(!said.contains("mail.sent"), "{said}");
     }
 
     #[test]
