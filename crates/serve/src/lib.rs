@@ -41,6 +41,7 @@ mod services;
 mod tokens;
 mod tracker;
 mod waiters;
+pub mod workflows;
 
 pub use crate::{
     options::{Error, Options},

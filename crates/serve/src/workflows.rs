@@ -1,0 +1,3 @@
+//! Workflows: started, run, shown, cancelled and retried.
+
+pub mod drawing;
