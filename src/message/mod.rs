@@ -6,12 +6,14 @@
 //! instead of running at the wrong time. Invalid headers that only inform are ignored.
 
 pub(crate) mod dead_letter;
+pub(crate) mod header;
 mod number;
 mod origin;
 pub(crate) mod rate_slot;
 pub(crate) mod raw;
 pub(crate) mod reply;
 pub(crate) mod republish;
+pub(crate) mod step;
 
 use bytes::Bytes;
 use lapin::{
@@ -21,43 +23,6 @@ use lapin::{
 
 use self::number::Number;
 use crate::{job::JobId, outcome::ErrorKind};
-
-/// Header names. None starts with `x-`, because AMQP 1.0 conversion would move such headers.
-pub(crate) mod header {
-    pub(crate) const JOB: &str = "leveret-job";
-    pub(crate) const ATTEMPT: &str = "leveret-attempt";
-    pub(crate) const HOP: &str = "leveret-hop";
-    pub(crate) const ENQUEUED_AT: &str = "leveret-enqueued-at";
-    pub(crate) const REPLAYED_AT: &str = "leveret-replayed-at";
-    pub(crate) const NOT_BEFORE: &str = "leveret-not-before";
-    /// The job's own slot before a rate limit (`message::slot`).
-    pub(crate) const SLOT: &str = "leveret-slot";
-    pub(crate) const EXPIRES_AT: &str = "leveret-expires-at";
-    pub(crate) const ERROR: &str = "leveret-error";
-    pub(crate) const ERROR_KIND: &str = "leveret-error-kind";
-    pub(crate) const FAILED_AT: &str = "leveret-failed-at";
-    pub(crate) const QUEUE: &str = "leveret-queue";
-    /// The fire time of the schedule that published the job.
-    pub(crate) const FIRED_AT: &str = "leveret-fired-at";
-    pub(crate) const TRACK: &str = "leveret-track";
-    pub(crate) const LABEL: &str = "leveret-label";
-    /// Distinguishes a tracked job from others with the same id; see [`Message::origin`](super::Message::origin).
-    pub(crate) const ORIGIN: &str = "leveret-origin";
-    /// The due time of a snoozing job, before its first snooze.
-    pub(crate) const SNOOZED_SINCE: &str = "leveret-snoozed-since";
-    /// The most jobs of a batch that the job may be part of.
-    pub(crate) const BATCH: &str = "leveret-batch";
-    pub(crate) const TRACEPARENT: &str = "traceparent";
-    pub(crate) const TRACESTATE: &str = "tracestate";
-    /// The number of the message; streams write it.
-    pub(crate) const STREAM_OFFSET: &str = "x-stream-offset";
-    /// The reason, in place of the headers of a message that lapin cannot read (`lapin_guard::Markers`).
-    pub(crate) const UNREADABLE: &str = "leveret-unreadable";
-    /// The original properties of such a message, byte for byte, cut off at the size of a frame.
-    pub(crate) const ORIGINAL: &str = "leveret-original-properties";
-    /// The number of unsuccessful deliveries of the message; quorum queues write it.
-    pub(crate) const DELIVERY_COUNT: &str = "x-delivery-count";
-}
 
 /// The furthest valid time ahead: ten years, which is also RabbitMQ's longest TTL. A later time counts as a mistake.
 const FURTHEST_AHEAD_MS: u64 = 315_360_000_000;

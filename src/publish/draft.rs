@@ -121,6 +121,11 @@ impl NewJob {
         Ok((id, Target::after(lane, Wait::at_least(wait)), message))
     }
 
+    /// Checks everything except the payload. Returns the size of the headers.
+    pub(super) fn draft_size(&self, now: u64) -> Result<usize, PublishError> {
+        self.draft(now).map(|(.., message)| message.header_size())
+    }
+
     /// Checks everything except the payload. Returns the id, the delay and the message without its payload.
     fn draft(&self, now: u64) -> Result<(JobId, Duration, Message), PublishError> {
         let options = &self.options;
@@ -131,6 +136,9 @@ impl NewJob {
         options.check_unique()?;
         let mut headers = FieldTable::default();
         options.add_tracking_headers(&mut headers)?;
+        if let Some(step) = &options.step {
+            step.write(&mut headers, now);
+        }
         if let Some(at) = self.fired_at {
             headers.insert(header::FIRED_AT.into(), integer(at));
         }
@@ -174,10 +182,12 @@ impl JobOptions {
     /// Adds the headers for the job's origin, label and tracking.
     fn add_tracking_headers(&self, headers: &mut FieldTable) -> Result<(), PublishError> {
         if self.is_tracked() {
+            headers.insert(header::TRACK.into(), AMQPValue::Boolean(true));
+        }
+        if self.is_tracked() || self.step.is_some() {
             let origin = self.origin.clone().unwrap_or_else(new_origin);
             let fits = (1..=LONGEST_ORIGIN).contains(&origin.len());
             require(fits, "origin", &origin, "it must have 1 to 64 bytes")?;
-            headers.insert(header::TRACK.into(), AMQPValue::Boolean(true));
             headers.insert(header::ORIGIN.into(), text(&origin));
         }
         if let Some(label) = &self.label {
