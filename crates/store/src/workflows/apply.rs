@@ -165,7 +165,7 @@ impl Store {
 }
 
 /// The id of the workflow, if the input can be looked up: PostgreSQL cannot even be asked for a text with NUL.
-fn readable(input: &WorkflowInput) -> Result<&str, InputOutcome> {
+fn readable(input: &WorkflowInput) -> std::result::Result<&str, InputOutcome> {
     match input {
         WorkflowInput::Start(new) => Ok(new.id()),
         WorkflowInput::Input { workflow, input } => {

@@ -53,6 +53,20 @@ pub struct WorkflowMessage {
     pub attempts: u32,
 }
 
+impl WorkflowMessage {
+    /// Returns how many jobs are not published yet.
+    #[must_use]
+    pub fn jobs(&self) -> u32 {
+        self.last.saturating_sub(self.first)
+    }
+
+    /// Returns the message without its first jobs, which are published.
+    #[must_use]
+    pub fn without_first(self, jobs: u32) -> Self {
+        Self { first: self.first.saturating_add(jobs).min(self.last), ..self }
+    }
+}
+
 /// Writes what follows from the actions of all workflows. The caller has the lease.
 pub(super) async fn decide(
     tx: &mut TimedConnection,

@@ -1,11 +1,11 @@
 //! Makes the jobs to publish for messages of the outbox, with the results of the predecessors as they are stored.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::SystemTime};
 
 use leveret::{
     NewJob,
     workflow::{
-        JobSpec, PredecessorResults, Role, StepRef,
+        JobSpec, PredecessorResults, Role, StepEnd, StepOutcome, StepRef,
         engine::{StepState, WorkflowState},
     },
 };
@@ -40,6 +40,8 @@ pub struct WorkflowPublish {
     pub job: NewJob,
     /// The queue; `None` if the definition names none, and the catalogue of jobs has to know it.
     pub queue: Option<String>,
+    /// The end of the job, to be completed by a program that can never publish it.
+    pub end: Box<StepEnd>,
 }
 
 impl Store {
@@ -199,8 +201,19 @@ fn made(
     let at = |step: &str, role| StepRef { role, life: message.life, ..StepRef::step(id, step) };
     let publish = |spec: &str, at: StepRef, results: Option<&PredecessorResults>| {
         let spec: JobSpec = serde_json::from_str(spec).ok()?;
-        let job = spec.job(at, results, &facts.state.origin, facts.track);
-        Some(WorkflowPublish { job, queue: spec.queue().map(str::to_owned) })
+        let origin = &facts.state.origin;
+        let job = spec.job(at.clone(), results, origin, facts.track);
+        let end = StepEnd {
+            of: at,
+            origin: origin.clone(),
+            attempt: 0,
+            started_at: None,
+            at: SystemTime::UNIX_EPOCH,
+            replayed_at: None,
+            worker: None,
+            outcome: StepOutcome::Cancelled,
+        };
+        Some(WorkflowPublish { job, queue: spec.queue().map(str::to_owned), end: Box::new(end) })
     };
     let jobs: Vec<_> = match (message.kind, &facts.step) {
         (Kind::Cancel, _) => return WorkflowPublishes::Cancel(id.to_owned()),
