@@ -30,8 +30,11 @@ const REPLIED_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct ReplySlot(Mutex<Option<Result<Vec<u8>, String>>>);
 
 impl Incoming {
-    /// Keeps the result of the handler for the reply.
+    /// Keeps the result of the handler for the reply, and for the step of a workflow.
     pub(crate) fn keep_result(&self, result: &impl Serialize) {
+        if let Some(step) = self.step.as_deref() {
+            step.keep_result(result);
+        }
         if let Some(ReplySlot(slot)) = self.reply.as_deref() {
             let json = serde_json::to_vec(result).map_err(|error| format!("the result does not serialise: {error}"));
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(json);

@@ -24,7 +24,7 @@ use crate::{
         reply,
         run::{self as attempt, Route},
         runtime::QueueRuntime,
-        settle,
+        settle, step,
         tracked::Tracked,
         verdict::Facts,
     },
@@ -50,6 +50,8 @@ pub(crate) enum Work {
     Run(usize, OwnedSemaphorePermit),
     /// Only settle.
     Settle(Disposition),
+    /// Reject a step of a workflow that no copy could be made of, for this reason.
+    Reject(ErrorKind, String),
 }
 
 /// The permission and the slots of an attempt at a job with limits.
@@ -70,7 +72,9 @@ impl<S: Send + Sync + 'static> Task<S> {
     /// Returns once the outcome is safe and the original may be settled.
     pub(crate) async fn run(self, work: Work) -> Settlement {
         let QueueRuntime { queue, broker, .. } = &*self.handlers;
-        let tracked = self.received.envelope.track.then(|| Tracked::new(broker, queue, &self.received));
+        let is_step = self.received.step.is_some();
+        let tracked = (self.received.envelope.track || is_step).then(|| Tracked::new(broker, queue, &self.received));
+        let is_rejected = matches!(work, Work::Reject(..));
         let (mut disposition, metrics) = match work {
             Work::Settle(disposition) => {
                 let is_cancelled = match &tracked {
@@ -80,6 +84,10 @@ impl<S: Send + Sync + 'static> Task<S> {
                 };
                 let disposition = if is_cancelled { Disposition::Cancelled } else { disposition };
                 (disposition, self.handlers.metrics(self.handlers.find(self.received.message.job_name())))
+            }
+            Work::Reject(kind, reason) => {
+                let metrics = self.handlers.metrics(self.handlers.find(self.received.message.job_name()));
+                (Disposition::dead(kind, reason), metrics)
             }
             Work::Run(index, permit) => {
                 let route = &self.handlers.routes[index];
@@ -102,6 +110,9 @@ impl<S: Send + Sync + 'static> Task<S> {
         let span = TraceSpan::settle(from, self.received.delivered());
         let mut settlement = if matches!(disposition, Disposition::Outcome(Outcome::Done)) {
             Settlement::Ack
+        } else if is_rejected {
+            log(&disposition, &self.received, self.handlers.queue.name());
+            Settlement::Reject
         } else {
             if queue.is_each_process() {
                 disposition = disposition.without_ladder();
@@ -113,6 +124,12 @@ impl<S: Send + Sync + 'static> Task<S> {
         };
         if let Some(tracked) = tracked {
             settlement = Box::pin(span.within(self.report(&tracked, &disposition, settlement))).await;
+        }
+        if is_step {
+            Box::pin(span.within(async {
+                settlement = step::report(&disposition, settlement, &self.received, (queue, broker)).await;
+            }))
+            .await;
         }
         if is_request {
             Box::pin(reply::reply(&disposition, settlement, &self.received, (broker, anywhere))).await;

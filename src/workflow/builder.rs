@@ -47,7 +47,7 @@ impl Steps {
     }
 
     /// Adds a step: a reference to a [`Job`](crate::Job), or a [`NewJob`] with options. The methods below set its place.
-    pub fn step(mut self, name: impl Into<String>, job: impl Into<NewJob>) -> Self {
+    pub fn step(self, name: impl Into<String>, job: impl Into<NewJob>) -> Self {
         let name = name.into();
         match parts(&name, job.into()) {
             Ok((spec, _)) => self.add(name, spec.into_step()),
@@ -57,7 +57,7 @@ impl Steps {
 
     /// Adds a group: a step of many jobs that run at the same time. It ends when all of them have ended; an empty group
     /// ends at once. The jobs may differ in their payload alone.
-    pub fn steps<N: IntoJob>(mut self, name: impl Into<String>, jobs: impl IntoIterator<Item = N>) -> Self {
+    pub fn steps<N: IntoJob>(self, name: impl Into<String>, jobs: impl IntoIterator<Item = N>) -> Self {
         let name = name.into();
         let (mut group, mut each) = (None::<JobSpec>, Vec::new());
         for job in jobs {
@@ -92,7 +92,7 @@ impl Steps {
 
     /// Sets the job that compensates the last step if the step has succeeded and the workflow fails or is cancelled. It is
     /// one job for a group, of which at least one job has succeeded.
-    pub fn compensate(mut self, job: impl Into<NewJob>) -> Self {
+    pub fn compensate(self, job: impl Into<NewJob>) -> Self {
         let name = self.list.last().map(|(name, _)| name.clone()).unwrap_or_default();
         match parts(&name, job.into()) {
             Ok((spec, _)) => self.last("compensate", |step| step.compensate = Some(Box::new(spec))),
@@ -103,6 +103,14 @@ impl Steps {
     /// Sets what happens if the last step fails; by default the workflow fails.
     pub fn if_failed(self, then: IfFailed) -> Self {
         self.last("if_failed", |step| step.if_failed = then)
+    }
+
+    /// Returns these steps and others.
+    #[cfg(feature = "worker")]
+    pub(crate) fn and(mut self, others: Self) -> Self {
+        self.list.extend(others.list);
+        self.fault = self.fault.or(others.fault);
+        self
     }
 
     /// Returns the steps and their names.

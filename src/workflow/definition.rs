@@ -76,7 +76,7 @@ use crate::{
 pub struct Workflow {
     pub(super) name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) id: Option<String>,
+    pub(crate) id: Option<String>,
     pub(super) steps: Steps,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) on_failure: Option<JobSpec>,

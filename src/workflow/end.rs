@@ -42,7 +42,7 @@ pub struct StepEnd {
     pub started_at: Option<SystemTime>,
     /// The time of the end, on the worker's clock.
     pub at: SystemTime,
-    /// The time at which the dead letter of the job was replayed, if it was.
+    /// The time at which the dead letter of the job was replayed, if it was; for a later life, that of its publish.
     pub replayed_at: Option<SystemTime>,
     /// Host and process id of the worker.
     pub worker: Option<String>,

@@ -32,6 +32,9 @@ pub enum WorkflowError {
         /// The rule.
         reason: &'static str,
     },
+    /// Steps were added by a job that is no step of a workflow.
+    #[error("only a step of a workflow can add steps: this job was published by itself")]
+    NotAStep,
     /// The workflow has no steps.
     #[error("the workflow has no steps: add at least one")]
     Empty,

@@ -6,11 +6,12 @@
 
 mod builder;
 mod check;
-mod definition;
+pub(crate) mod definition;
 mod end;
 pub mod engine;
 mod error;
 mod results;
+mod start;
 
 pub use self::{
     builder::{IntoJob, StepNames},
@@ -19,5 +20,6 @@ pub use self::{
     end::{ADDED_LIMIT, END, RESULT_LIMIT, START, StepEnd, StepOutcome},
     error::WorkflowError,
     results::{PredecessorResults, RESULTS_LIMIT, StepResultError},
+    start::StartError,
 };
 pub use crate::message::step::{Role, StepRef, cancel_id};

@@ -47,6 +47,9 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 let work = Work::Settle(Disposition::dead(kind, reason));
                 return self.start(session, tag, received, work);
             }
+            if received.step.is_some() {
+                return self.start(session, tag, received, Work::Reject(kind, reason));
+            }
             metrics.finished(Finish::Dead);
             let (job, job_id) = (received.message.job_name(), received.id());
             tracing::error!(job, queue = self.name, job_id, %kind, error = reason, "cannot process the message, rejecting it");

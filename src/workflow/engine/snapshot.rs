@@ -119,6 +119,7 @@ impl Snapshot {
             undoing: None,
             on_failure: if workflow.on_failure.is_some() { Undo::Ready } else { Undo::Absent },
             on_failure_life: 1,
+            undo_replayed_at: 0,
             alarm: None,
             next_success: 1,
         };

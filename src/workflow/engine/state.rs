@@ -157,6 +157,8 @@ pub struct WorkflowState {
     pub on_failure: Undo,
     /// The life of that job.
     pub on_failure_life: u32,
+    /// The time of the last replay of the job that undoes, in milliseconds since the epoch.
+    pub undo_replayed_at: u64,
     /// The failure of a job that undoes.
     pub alarm: Option<Failure>,
     /// The number of the next success of a job; compensations run in the reverse order of these numbers.

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     message::step::Role,
+    time::unix_ms,
     workflow::end::{StepEnd, StepOutcome},
 };
 
@@ -38,7 +39,7 @@ impl Snapshot {
         step.undo = Undo::Running;
         let life = step.undo_life;
         let state = self.edit();
-        (state.is_undone, state.undoing) = (true, Some(name.to_owned()));
+        (state.is_undone, state.undoing, state.undo_replayed_at) = (true, Some(name.to_owned()), 0);
         state.running += 1;
         actions.push(Action::Compensate { step: name.to_owned(), life });
         // The store still has it among those that are due.
@@ -48,6 +49,7 @@ impl Snapshot {
     pub(super) fn publish_on_failure(&mut self, actions: &mut Vec<Action>) {
         let state = self.edit();
         (state.is_undone, state.undoing, state.on_failure) = (true, None, Undo::Running);
+        state.undo_replayed_at = 0;
         state.running += 1;
         actions.push(Action::OnFailure { life: state.on_failure_life });
     }
@@ -62,7 +64,8 @@ impl Snapshot {
             }
         };
         // A dead one whose dead letter was replayed ends once more.
-        let is_replay = undo == Undo::Dead && end.replayed_at.is_some();
+        let replayed_at = end.replayed_at.map_or(0, unix_ms);
+        let is_replay = undo == Undo::Dead && replayed_at > self.workflow.undo_replayed_at;
         if life != end.of.life || !(undo == Undo::Running || is_replay) {
             return Err(Refusal::Late);
         }
@@ -79,7 +82,8 @@ impl Snapshot {
         if let Some(alarm) = &alarm {
             actions.push(Action::Alarm(alarm.clone()));
         }
-        self.edit().alarm = alarm;
+        let state = self.edit();
+        (state.alarm, state.undo_replayed_at) = (alarm, replayed_at);
         Ok(())
     }
 
