@@ -146,8 +146,8 @@ impl Services {
         let (mut backoff, mut is_logged) = (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), false);
         while let Err(error) = self.store.ingest(letters, now_ms()).await {
             if !std::mem::replace(&mut is_logged, true) {
-                let error = leveret::text::error_chain(&error);
-                tracing::warn!(error, "cannot store dead letters: they wait in the broker");
+                let (source, error) = (Source::Workflows, leveret::text::error_chain(&error));
+                tracing::warn!(%source, error, "cannot store dead letters: they wait in the broker");
             }
             backoff.sleep().await;
         }

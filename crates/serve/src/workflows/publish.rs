@@ -12,7 +12,10 @@ use leveret::{
     workflow::{StepEnd, StepOutcome, cancel_id, engine::Input},
 };
 use leveret_store::{WorkflowInput, WorkflowMessage, WorkflowPublish, WorkflowPublishes};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
 use crate::services::Services;
 
@@ -20,10 +23,13 @@ use crate::services::Services;
 const PAGE: u32 = 500;
 /// The messages that wait for this process. Beyond, the callers wait.
 pub(super) const WAITING: usize = 10_000;
+/// The longest wait for that task, which itself may hand messages over.
+const HANDED_OVER_WITHIN: Duration = Duration::from_secs(5);
 /// The messages that are published together.
 const AT_ONCE: usize = 200;
-/// The longest time that a confirmed message stays in the outbox. Its lease is far longer.
+/// A confirmed message is deleted once no other comes within this time, or after the other one. Its lease is far longer.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
+const FLUSHED_WITHIN: Duration = Duration::from_secs(1);
 const MOST_UNFLUSHED: usize = 1_000;
 /// The pauses before a message is published again that could not be.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -51,8 +57,8 @@ impl Services {
             return;
         };
         for message in messages {
-            // A closed channel: the server stops, and another one publishes after the lease.
-            if sender.send(message).await.is_err() {
+            // A full or closed channel: the rest is published after its lease, by any server.
+            if sender.send_timeout(message, HANDED_OVER_WITHIN).await.is_err() {
                 return;
             }
         }
@@ -61,28 +67,22 @@ impl Services {
     /// Publishes messages until the sender is dropped.
     pub(super) async fn publish_until_closed(&self, mut messages: mpsc::Receiver<WorkflowMessage>) {
         let (mut taken, mut published) = (Vec::new(), Vec::new());
-        loop {
-            let count = match timeout(FLUSH_AFTER, messages.recv_many(&mut taken, AT_ONCE)).await {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(_) => 0,
-            };
-            if count > 0 {
+        // The first wait has no end.
+        while messages.recv_many(&mut taken, AT_ONCE).await > 0 {
+            let first = Instant::now();
+            loop {
                 published.extend(self.publish_messages(std::mem::take(&mut taken)).await);
-            }
-            if count == 0 || published.len() >= MOST_UNFLUSHED {
-                self.note_published(&published).await;
-                published.clear();
-            }
-            if published.is_empty() && count == 0 {
-                // Nothing to flush: wait without a timer.
-                if messages.recv_many(&mut taken, AT_ONCE).await == 0 {
+                if published.len() >= MOST_UNFLUSHED || first.elapsed() >= FLUSHED_WITHIN {
                     break;
                 }
-                published.extend(self.publish_messages(std::mem::take(&mut taken)).await);
+                match timeout(FLUSH_AFTER, messages.recv_many(&mut taken, AT_ONCE)).await {
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) => break,
+                }
             }
+            self.note_published(&published).await;
+            published.clear();
         }
-        self.note_published(&published).await;
     }
 
     /// Deletes published messages. If that fails, they are published again after their lease.
@@ -182,11 +182,9 @@ impl Services {
                 Noted::Later
             }
             Fate::Never(jobs, end) => {
-                tracing::error!(
-                    job_id = %end.of,
-                    error = if let StepOutcome::Failed { error, .. } = &end.outcome { error.as_str() } else { "" },
-                    "a step can never be published: it has failed"
-                );
+                if let StepOutcome::Failed { error, .. } = &end.outcome {
+                    tracing::error!(job_id = %end.of, error, "a step can never be published: it has failed");
+                }
                 let (workflow, input) = (end.of.workflow.clone(), Box::new(Input::End(*end)));
                 let applied = Box::pin(self.apply(vec![WorkflowInput::Input { workflow, input }])).await;
                 match applied {

@@ -1,6 +1,6 @@
 //! Finds workflows, their steps and the results of their jobs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use leveret::workflow::engine::StepPhase;
 use leveret_store::{Cursor, JobState, Page, StoredStep, StoredWorkflow, WorkflowFilter};
@@ -13,6 +13,8 @@ use crate::services::Services;
 
 /// The most steps of one response.
 pub const MOST_STEPS: u32 = 1_000;
+/// The jobs of a group whose status is asked for.
+const MOST_ASKED: u32 = 20;
 
 impl Services {
     /// Shows a workflow, with its first steps.
@@ -37,28 +39,22 @@ impl Services {
         Ok(WorkflowView { progress: Some(progress), steps: Some(Steps(shown)), ..WorkflowView::new(&workflow) })
     }
 
-    /// The names of the steps of which a worker has a job, as far as their status updates tell.
-    async fn started(&self, workflow: &StoredWorkflow, steps: &[StoredStep]) -> Result<Vec<String>, Error> {
+    /// The names of the steps of which a worker has a job, as far as status updates tell. Of a group, the first jobs tell.
+    async fn started(&self, workflow: &StoredWorkflow, steps: &[StoredStep]) -> Result<BTreeSet<String>, Error> {
         let running = steps.iter().filter(|step| step.state.phase == StepPhase::Running);
-        let (groups, singles): (Vec<_>, Vec<_>) = running.partition(|step| step.state.is_group);
-        let has_begun = |state: JobState| !matches!(state, JobState::Queued | JobState::CancelRequested);
-        let id = &workflow.state.id;
-        let ids: Vec<_> = singles.iter().map(|step| step.state.job(id, 0, 1).to_string()).collect();
-        let jobs = if ids.is_empty() { Vec::new() } else { self.store.jobs_by_ids(&ids).await? };
-        let jobs: BTreeMap<_, _> = jobs.iter().map(|job| (job.id.as_str(), job.state)).collect();
-        let mut started: Vec<_> = singles
-            .iter()
-            .zip(&ids)
-            .filter(|(_, id)| jobs.get(id.as_str()).is_some_and(|state| has_begun(*state)))
-            .map(|(step, _)| step.state.name.clone())
-            .collect();
-        for step in groups {
-            let counts = self.store.count_jobs_of(&format!("{id}:{}:", step.state.name)).await?;
-            if counts.keys().any(|state| has_begun(*state)) {
-                started.push(step.state.name.clone());
-            }
+        let jobs = running.flat_map(|step| {
+            let name = step.state.name.as_str();
+            (0..step.state.size.min(MOST_ASKED)).map(move |member| (step.state.job(&workflow.state.id, member, 1), name))
+        });
+        let names: BTreeMap<_, _> = jobs.map(|(job, name)| (job.to_string(), name)).collect();
+        if names.is_empty() {
+            return Ok(BTreeSet::new());
         }
-        Ok(started)
+        let ids: Vec<_> = names.keys().collect();
+        let has_begun = |state: JobState| !matches!(state, JobState::Queued | JobState::CancelRequested);
+        let jobs = self.store.jobs_by_ids(&ids).await?;
+        let begun = jobs.iter().filter(|job| has_begun(job.state)).filter_map(|job| names.get(&job.id));
+        Ok(begun.map(|name| (*name).to_owned()).collect())
     }
 
     /// Lists one page of the workflows that match, newest first, without their steps.

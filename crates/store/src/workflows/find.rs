@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 
 use leveret_sql::{
     Result,
-    db::{Dialect, Row, Sql, TimedConnection},
+    db::{Dialect, Sql, TimedConnection},
 };
 
 use super::row::{StoredStep, StoredWorkflow, StoredWorkflowJob};
 use crate::{
     open::Store,
     page::{Cursor, Page},
-    status::JobState,
 };
 
 /// A filter of workflows. A workflow must match all of its fields; the default matches every workflow.
@@ -190,35 +189,6 @@ impl Store {
         let jobs = sql.all(&mut self.reader().await?).await?;
         let bytes = |job: &StoredWorkflowJob| 128 + job.result.as_ref().map_or(0, String::len);
         Ok(Page::new(jobs, limit, bytes, |job: &StoredWorkflowJob| (job.member.into(), String::new())))
-    }
-
-    /// Counts tracked jobs whose ids begin with a text, by state. The ids of a step's jobs do.
-    ///
-    /// ```
-    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let folder = tempfile::tempdir()?;
-    /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
-    /// assert!(store.count_jobs_of("order-17:label:").await?.is_empty());
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Database`](crate::Error::Database).
-    pub async fn count_jobs_of(&self, prefix: &str) -> Result<BTreeMap<JobState, u64>> {
-        // `;` follows `:` in every order of bytes; PostgreSQL's other orders could not use it.
-        let collation = if self.dialect() == Dialect::Postgres { "COLLATE \"C\"" } else { "" };
-        let end = format!("{};", prefix.trim_end_matches(':'));
-        let text = format!(
-            "SELECT state, count(*) AS jobs FROM leveret_jobs WHERE id {collation} >= $1 AND id {collation} < $2
-             GROUP BY state"
-        );
-        let read = |row: &Row| -> Result<Option<(JobState, u64)>> {
-            let state: &str = row.try_get("state")?;
-            Ok(state.parse().ok().zip(Some(row.number("jobs")?)))
-        };
-        let rows = Sql::new(text).arg(prefix).arg(end.as_str()).slow().rows(&mut self.reader().await?).await?;
-        rows.iter().filter_map(|row| read(row).transpose()).collect()
     }
 
     /// Counts workflows and unpublished messages.

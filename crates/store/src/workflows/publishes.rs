@@ -146,24 +146,24 @@ async fn payloads(
     Ok(payloads)
 }
 
-/// A predecessor: its state, and the result of its job unless it is a group.
+/// A step whose result is read: its state, and the result of its job unless it is a group.
 struct Predecessor {
     state: StepState,
     result: Option<String>,
     too_large: Option<u64>,
 }
 
-/// The predecessors of steps, by workflow and name.
+/// The steps whose results are read, by workflow and name.
 async fn results(
     on: &mut TimedConnection,
     messages: &[WorkflowMessage],
     facts: &Places<Facts>,
 ) -> Result<HashMap<(i64, String), Predecessor>> {
     let mut wanted = Vec::new();
-    for message in messages.iter().filter(|message| message.kind == Kind::Step) {
+    for message in messages {
         let step = facts.get(&(message.workflow, message.step)).and_then(|facts| facts.step.as_ref());
-        let after = step.into_iter().flat_map(|(.., state)| &state.after);
-        wanted.extend(after.map(|name| json!([message.workflow, name])));
+        let Some((.., state)) = step else { continue };
+        wanted.extend(read_by(message, state).iter().map(|name| json!([message.workflow, name])));
     }
     let mut found = HashMap::new();
     if wanted.is_empty() {
@@ -222,11 +222,12 @@ fn made(
             spec.and_then(|spec| publish(spec, at("", Role::OnFailure), None)).into_iter().collect()
         }
         (Kind::Compensation, Some((_, compensation, state))) => {
-            let spec = compensation.as_deref();
-            spec.and_then(|spec| publish(spec, at(&state.name, Role::Compensation), None)).into_iter().collect()
+            let (spec, results) = (compensation.as_deref(), predecessor_results(message, state, results));
+            let at = at(&state.name, Role::Compensation);
+            spec.and_then(|spec| publish(spec, at, Some(&results))).into_iter().collect()
         }
         (Kind::Step, Some((spec, _, state))) => {
-            let results = predecessor_results(message.workflow, state, results);
+            let results = predecessor_results(message, state, results);
             let payloads = payloads.get(&message.id).into_iter().flatten();
             let job = |(member, payload): &(u32, String)| {
                 let spec = format!("{{\"payload\":{payload},{}", spec.trim_start_matches('{'));
@@ -239,14 +240,23 @@ fn made(
     if jobs.is_empty() { WorkflowPublishes::Nothing } else { WorkflowPublishes::Jobs(jobs) }
 }
 
+/// The steps whose results a job reads: of a step its predecessors, of a compensation the step that it compensates.
+fn read_by<'a>(message: &WorkflowMessage, state: &'a StepState) -> &'a [String] {
+    match message.kind {
+        Kind::Step => &state.after,
+        Kind::Compensation => std::slice::from_ref(&state.name),
+        Kind::OnFailure | Kind::Cancel => &[],
+    }
+}
+
 fn predecessor_results(
-    workflow: i64,
+    message: &WorkflowMessage,
     state: &StepState,
     found: &HashMap<(i64, String), Predecessor>,
 ) -> PredecessorResults {
     let mut results = PredecessorResults::default();
-    for name in &state.after {
-        match found.get(&(workflow, name.clone())) {
+    for name in read_by(message, state) {
+        match found.get(&(message.workflow, name.clone())) {
             None => {}
             Some(Predecessor { state, .. }) if state.is_group => results.add_group(name, state.size),
             Some(Predecessor { state, .. }) if state.is_skipped() => results.add_skipped(name),
