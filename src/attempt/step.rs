@@ -36,18 +36,18 @@ struct Success {
 }
 
 impl StepSlot {
-    /// Keeps the result of the handler, if it is not too large.
-    pub(crate) fn keep_result(&self, result: &impl Serialize) {
+    /// Keeps the result of the handler, if it is not too large. Returns the size of one that is.
+    pub(crate) fn keep_result(&self, result: &impl Serialize) -> Option<usize> {
         // A result that does not serialise counts as none, as in status updates.
         let json = serde_json::value::to_raw_value(result).ok().filter(|json| json.get() != "null");
         let size = json.as_ref().map_or(0, |json| json.get().len());
         let mut success = self.lock();
         if size > RESULT_LIMIT {
-            tracing::warn!(bytes = size, limit_bytes = RESULT_LIMIT, "the result of a step is too large to be kept");
             (success.result, success.too_large) = (None, Some(size as u64));
-        } else {
-            (success.result, success.too_large) = (json, None);
+            return Some(size);
         }
+        (success.result, success.too_large) = (json, None);
+        None
     }
 
     fn lock(&self) -> MutexGuard<'_, Success> {

@@ -122,7 +122,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             let carry_out = settle::carry_out(&disposition, &self.received, (queue, self.lane), broker);
             Box::pin(span.within(carry_out)).await
         };
-        if let Some(tracked) = tracked {
+        if let Some(tracked) = tracked.filter(|_| self.received.envelope.track) {
             settlement = Box::pin(span.within(self.report(&tracked, &disposition, settlement))).await;
         }
         if is_step {

@@ -260,3 +260,7 @@ fn not_started(error: StartError) -> Error {
 fn not_published(step: &str, error: &PublishError) -> Error {
     Error::Setting { setting: "testing::workflow", reason: format!("step {step:?}: {error}") }
 }
+
+#[cfg(test)]
+#[path = "workflow_tests.rs"]
+mod tests;

@@ -105,6 +105,17 @@ impl Workflow {
         Err(WorkflowError::TooLarge { step, size: json.len(), limit: DEFINITION_LIMIT })
     }
 
+    /// Returns the JSON Schema of a definition (draft 2020-12).
+    ///
+    /// ```
+    /// let schema = leveret::workflow::Workflow::schema();
+    /// assert_eq!(schema["required"], serde_json::json!(["name", "steps"]));
+    /// ```
+    #[must_use]
+    pub fn schema() -> serde_json::Value {
+        serde_json::from_str(include_str!("schema.json")).unwrap_or_default()
+    }
+
     /// Returns whether both are the same definition, apart from whitespace and the order of members.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
@@ -240,3 +251,7 @@ impl JobSpec {
 fn named(what: &'static str, name: &str, rule: fn(&str) -> Result<(), &'static str>) -> Result<(), WorkflowError> {
     rule(name).map_err(|reason| WorkflowError::Name { what, name: name.to_owned(), reason })
 }
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use crate::{message::step::StepRef, workflow::definition::Steps};
 
 /// The largest result of a step, in bytes of JSON.
-pub const RESULT_LIMIT: usize = 64 * 1024;
+pub const RESULT_LIMIT: usize = crate::tracking::status_update::RESULT_LIMIT;
 /// The largest set of steps that one running step can add, in bytes of JSON.
 pub const ADDED_LIMIT: usize = 4 * 1024 * 1024;
 

@@ -33,3 +33,4 @@ mod tracked;
 mod unique;
 mod versions;
 mod wire;
+mod workflows;

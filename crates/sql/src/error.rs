@@ -55,6 +55,9 @@ pub enum Error {
     /// A job that could never be published.
     #[error("the job cannot be enqueued: {0}")]
     InvalidJob(PublishError),
+    /// A workflow that could never be started.
+    #[error("the workflow cannot be started: {0}")]
+    InvalidWorkflow(leveret::workflow::WorkflowError),
     /// The database did not answer within the time limit: it is halted, or the network drops its packets. The statement
     /// may have run nevertheless.
     #[error("the database does not answer")]

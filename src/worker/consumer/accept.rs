@@ -42,13 +42,14 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             metrics.transient.inc();
         }
         if let Some((kind, reason)) = unfit {
+            // The end of a step is reported before it is settled.
+            if received.step.is_some() && !received.message.must_not_be_rejected() {
+                return self.start(session, tag, received, Work::Reject(kind, reason));
+            }
             metrics.error(kind);
             if received.message.must_not_be_rejected() {
                 let work = Work::Settle(Disposition::dead(kind, reason));
                 return self.start(session, tag, received, work);
-            }
-            if received.step.is_some() {
-                return self.start(session, tag, received, Work::Reject(kind, reason));
             }
             metrics.finished(Finish::Dead);
             let (job, job_id) = (received.message.job_name(), received.id());

@@ -295,7 +295,7 @@ impl Snapshot {
                 self.edit().phase = Phase::Ended;
                 actions.push(Action::Ended(self.workflow.status()));
             }
-            Phase::Stopping if state.running == 0 => {
+            Phase::Stopping if state.running == 0 && !state.paused => {
                 self.edit().phase = Phase::Compensating;
                 self.undo_next(actions);
             }

@@ -40,10 +40,16 @@
 
 mod add;
 mod apply;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod model_tests;
 mod needs;
 mod operator;
 mod snapshot;
 mod state;
+#[cfg(test)]
+mod tests;
 mod undo;
 
 use std::ops::Range;
