@@ -35,11 +35,14 @@ impl Registered {
         let workflows = IntGaugeVec::new(opts, &["status"])?;
         let opts = Opts::new("workflows_waiting", "Waiting workflows, by what they wait for");
         let waiting = IntGaugeVec::new(opts, &["reason"])?;
-        let unpublished = IntGauge::new("workflow_outbox_messages", "Messages of workflows that are not published yet")?;
+        let unpublished =
+            IntGauge::new("workflow_outbox_messages", "Messages of workflows that are not published yet")?;
         let unpublished_age =
             Gauge::new("workflow_outbox_oldest_seconds", "Age of the oldest message that is not published yet")?;
-        let still =
-            Gauge::new("workflow_still_seconds", "Time since the last change of the workflow that stands still longest")?;
+        let still = Gauge::new(
+            "workflow_still_seconds",
+            "Time since the last change of the workflow that stands still longest",
+        )?;
         registry.register(Box::new(messages.clone()))?;
         registry.register(Box::new(ended.clone()))?;
         registry.register(Box::new(workflows.clone()))?;

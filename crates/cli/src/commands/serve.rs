@@ -103,7 +103,8 @@ Examples:
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let tokens = tokens(arguments.tokens_file.as_deref(), arguments.tokens.as_deref())?;
-    let RetentionArguments { keep_succeeded, keep_failed, keep_cancelled, keep_letters, keep_workflows } = arguments.kept;
+    let RetentionArguments { keep_succeeded, keep_failed, keep_cancelled, keep_letters, keep_workflows } =
+        arguments.kept;
     let retention = Retention {
         succeeded: keep_succeeded,
         dead: keep_failed,

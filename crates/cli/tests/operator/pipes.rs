@@ -137,7 +137,9 @@ async fn prepare(post: &Post) {
         "payload": {"label": "w", "acts": ["succeed"]}}}}"#;
     let failing = r#"{"name": "w", "id": "ID", "steps": {"a": {"job": "test.script", "queue": "mail", "if_failed": "wait",
         "payload": {"label": "w", "acts": [{"give_up": "no"}]}}}}"#;
-    for (id, definition) in [("w1", delayed), ("w2", delayed), ("f1", failing), ("f2", failing), ("r1", failing), ("r2", failing)] {
+    for (id, definition) in
+        [("w1", delayed), ("w2", delayed), ("f1", failing), ("f2", failing), ("r1", failing), ("r2", failing)]
+    {
         post.run_with(&["workflows", "start", "-"], &definition.replace("ID", id)).await.ends(0);
     }
     std::fs::write(post.path("workflow.json"), delayed.replace(r#""id": "ID", "#, "")).unwrap();

@@ -6,12 +6,7 @@ use leveret::text::hex;
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout_at};
 
-use super::{
-    error::Error,
-    operate::waiter_key,
-    status::WorkflowStatus,
-    view::WorkflowView,
-};
+use super::{error::Error, operate::waiter_key, status::WorkflowStatus, view::WorkflowView};
 use crate::{services::Services, waiters::Waiter};
 
 /// The changes of a workflow until its end; see [`Services::follow_workflow`].

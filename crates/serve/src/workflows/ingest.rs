@@ -136,7 +136,11 @@ impl Services {
     fn dead(&self, message: &ReadMessage, reason: &str) -> NewDead {
         let queue = Topology::new(&self.broker.config().namespace).workflows();
         let new = letter::as_new(message, DeadSource::Dead, &queue);
-        tracing::error!(job_id = new.job_id, error = reason, "a message to the workflows cannot be read: it is a dead letter");
+        tracing::error!(
+            job_id = new.job_id,
+            error = reason,
+            "a message to the workflows cannot be read: it is a dead letter"
+        );
         self.workflow_metrics.rejected();
         NewDead { kind: "decode".to_owned(), error: reason.to_owned(), ..new }
     }

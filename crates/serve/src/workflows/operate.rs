@@ -80,7 +80,8 @@ impl Services {
         let mut new = NewWorkflow::new(workflow.clone());
         if let Some(idempotency) = &idempotency {
             let ids = [new.id().to_owned()];
-            let request = IdempotencyRequest { key: &idempotency.key, body_hash: &idempotency.body_hash, task_ids: &ids };
+            let request =
+                IdempotencyRequest { key: &idempotency.key, body_hash: &idempotency.body_hash, task_ids: &ids };
             match self.store.claim(&request, now_ms(), CLAIMED).await? {
                 // An earlier request was interrupted. Its id is used again, so that the workflow starts once.
                 IdempotencyClaim::New { task_ids } => {

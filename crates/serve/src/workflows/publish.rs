@@ -105,7 +105,7 @@ impl Services {
                     break;
                 }
             };
-            let fates = open.into_iter().zip(contents).map(|(message, content)| async {
+            let fates = open.into_iter().zip(contents).map(|(message, content)| async move {
                 let fate = self.publish_one(&message, content).await;
                 (message, fate)
             });
@@ -135,7 +135,7 @@ impl Services {
 
     async fn publish_jobs(&self, message: &WorkflowMessage, jobs: Vec<WorkflowPublish>) -> Fate {
         let decided_at = at_unix_ms(message.created_at);
-        let publishes = jobs.into_iter().map(|publish| async {
+        let publishes = jobs.into_iter().map(|publish| async move {
             let WorkflowPublish { job, queue, end } = publish;
             let queue = queue.or_else(|| self.catalogue.find(job.name()).map(|entry| entry.queue.clone()));
             let Some(queue) = queue else {

@@ -44,7 +44,8 @@ impl Services {
         let running = steps.iter().filter(|step| step.state.phase == StepPhase::Running);
         let jobs = running.flat_map(|step| {
             let name = step.state.name.as_str();
-            (0..step.state.size.min(MOST_ASKED)).map(move |member| (step.state.job(&workflow.state.id, member, 1), name))
+            (0..step.state.size.min(MOST_ASKED))
+                .map(move |member| (step.state.job(&workflow.state.id, member, 1), name))
         });
         let names: BTreeMap<_, _> = jobs.map(|(job, name)| (job.to_string(), name)).collect();
         if names.is_empty() {

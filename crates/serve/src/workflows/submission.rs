@@ -21,7 +21,7 @@ impl Services {
         }
         let mut workflow: Workflow = serde_json::from_str(text).map_err(|error| {
             let place = format!("line {} column {}", error.line(), error.column());
-            invalid(vec![FieldError::new("", format!("{}", shortened(&error.to_string(), &place)))])
+            invalid(vec![FieldError::new("", shortened(&error.to_string(), &place))])
         })?;
         workflow.fill_queues(|job| self.catalogue.find(job).map(|entry| entry.queue.clone()));
         let mut field_errors: Vec<_> = workflow.check().err().map(|error| field_error(&error)).into_iter().collect();

@@ -16,7 +16,6 @@ use super::status::{StepStatus, WorkflowStatus};
 /// The most jobs of a group whose ids a response has.
 const MOST_IDS: u32 = 100;
 
-
 /// Numbers of jobs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct WorkflowProgress {
@@ -233,7 +232,12 @@ impl WorkflowView {
 }
 
 impl StepView {
-    pub(super) fn new(workflow: &StoredWorkflow, step: StoredStep, job: Option<&StoredWorkflowJob>, is_started: bool) -> Self {
+    pub(super) fn new(
+        workflow: &StoredWorkflow,
+        step: StoredStep,
+        job: Option<&StoredWorkflowJob>,
+        is_started: bool,
+    ) -> Self {
         let state = &step.state;
         let (size, id) = (u64::from(state.size), &workflow.state.id);
         let ended = u64::from(state.completed) + u64::from(state.failed) + u64::from(state.skipped + state.cancelled);
@@ -249,17 +253,14 @@ impl StepView {
             skipped: (state.skipped + state.cancelled).into(),
         };
         let job = job.filter(|_| !state.is_group);
-        let failure = job.and_then(|job| failure(job));
+        let failure = job.and_then(failure);
         let is_known = |member: &u32| *member < state.size;
         Self {
             status: status(workflow, &step, is_started),
             after: state.after.clone(),
             group: state.is_group,
             progress,
-            task_ids: (0..MOST_IDS)
-                .filter(is_known)
-                .map(|member| state.job(id, member, 1).to_string())
-                .collect(),
+            task_ids: (0..MOST_IDS).filter(is_known).map(|member| state.job(id, member, 1).to_string()).collect(),
             waiting_for: step.blocked_queue.clone(),
             published_at: step.published_at.map(to_rfc3339),
             started_at: job.and_then(|job| job.started_at).map(to_rfc3339),

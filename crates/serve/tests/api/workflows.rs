@@ -54,9 +54,12 @@ async fn a_chain_a_group_and_a_join_run_in_their_order() {
     } });
     let id = start(&site, &definition).await;
     let workflow = reaches(&site, &id, "Completed").await;
-    assert_eq!(workflow["progress"], json!(
-        { "total": 6, "done": 6, "failed": 0, "running": 0, "waiting": 0, "skipped": 0 }
-    ));
+    assert_eq!(
+        workflow["progress"],
+        json!(
+            { "total": 6, "done": 6, "failed": 0, "running": 0, "waiting": 0, "skipped": 0 }
+        )
+    );
     let steps = &workflow["steps"];
     let names: Vec<_> = steps.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(names, ["a", "b", "c", "d"]);
@@ -200,12 +203,16 @@ async fn a_failed_workflow_compensates_and_a_retry_before_that_lets_it_go_on() {
     } });
     let id = start(&site, &definition).await;
     let workflow = reaches(&site, &id, "Failed").await;
-    assert_eq!((&workflow["steps"]["a"]["compensation"], &workflow["steps"]["c"]["status"]), (&json!("done"), &json!("Cancelled")));
+    assert_eq!(
+        (&workflow["steps"]["a"]["compensation"], &workflow["steps"]["c"]["status"]),
+        (&json!("done"), &json!("Cancelled"))
+    );
     assert_eq!(workflow["failed"], format!("{id}:b"));
     assert!(workflow["error"].as_str().unwrap().contains("on fire"), "{workflow}");
     let (status, problem) = site.post(&format!("/api/workflows/{id}/retry"), &json!({})).await;
     assert_eq!((status.as_u16(), &problem["workflow_status"]), (409, &json!("Failed")), "{problem}");
-    let id = start(&site, &json!({ "name": "w", "steps": { "a": work("fail_once"), "b": after("echo", &["a"]) } })).await;
+    let id =
+        start(&site, &json!({ "name": "w", "steps": { "a": work("fail_once"), "b": after("echo", &["a"]) } })).await;
     reaches(&site, &id, "Failed").await;
     assert_eq!(site.post(&format!("/api/workflows/{id}/retry?step=x"), &json!({})).await.0, 404);
     assert_eq!(site.post(&format!("/api/workflows/{id}/retry?step=a"), &json!({})).await.0, 202);
@@ -219,7 +226,8 @@ async fn a_failed_workflow_compensates_and_a_retry_before_that_lets_it_go_on() {
 #[tokio::test]
 async fn the_replay_of_a_steps_dead_letter_lets_the_workflow_go_on() {
     let (site, worker) = Site::with_worker().await;
-    let id = start(&site, &json!({ "name": "w", "steps": { "a": work("fail_once"), "b": after("echo", &["a"]) } })).await;
+    let id =
+        start(&site, &json!({ "name": "w", "steps": { "a": work("fail_once"), "b": after("echo", &["a"]) } })).await;
     reaches(&site, &id, "Failed").await;
     site.dead_letter(&format!("{id}:a")).await;
     let retried = async || site.post(&format!("/api/tasks/{id}:a/retry"), &json!({})).await.0 == 202;
@@ -288,7 +296,8 @@ async fn a_step_that_waits_for_an_operator_can_be_skipped() {
 #[tokio::test]
 async fn a_workflow_fails_at_its_deadline() {
     let (site, worker) = Site::with_worker().await;
-    let definition = json!({ "name": "w", "deadline": "1s", "steps": { "a": work("gate"), "b": after("echo", &["a"]) } });
+    let definition =
+        json!({ "name": "w", "deadline": "1s", "steps": { "a": work("gate"), "b": after("echo", &["a"]) } });
     let id = start(&site, &definition).await;
     let workflow = reaches(&site, &id, "Failed").await;
     assert_eq!((&workflow["error_kind"], &workflow["failed"]), (&json!("deadline"), &json!(id)));

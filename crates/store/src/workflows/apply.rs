@@ -277,12 +277,7 @@ async fn lock(tx: &mut TimedConnection, ids: impl Iterator<Item = &str>) -> Resu
 }
 
 /// Applies all inputs. The rows that the engine asks for are loaded for all workflows at once.
-async fn run(
-    tx: &mut TimedConnection,
-    works: &mut [Work],
-    applied: &mut AppliedWorkflows,
-    now: u64,
-) -> Result<()> {
+async fn run(tx: &mut TimedConnection, works: &mut [Work], applied: &mut AppliedWorkflows, now: u64) -> Result<()> {
     loop {
         let (mut loads, mut is_cancelled) = (Vec::new(), false);
         for (at, work) in works.iter_mut().enumerate() {
@@ -352,7 +347,8 @@ impl Work {
         if let StepOutcome::Completed { result, too_large, .. } = &end.outcome {
             let fits = result.as_ref().filter(|result| result.get().len() <= RESULT_LIMIT);
             note.result = fits.map(|result| result.get().to_owned());
-            note.too_large = too_large.or_else(|| result.as_ref().filter(|_| fits.is_none()).map(|result| result.get().len() as u64));
+            note.too_large = too_large
+                .or_else(|| result.as_ref().filter(|_| fits.is_none()).map(|result| result.get().len() as u64));
         }
         if end.of.role != Role::Step {
             note.outcome = Some(end.outcome);

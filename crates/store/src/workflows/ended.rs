@@ -17,7 +17,8 @@ impl Store {
         loop {
             let mut tx = self.writer().await?.begin().await?;
             let lock = if self.dialect() == Dialect::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
-            let text = format!("SELECT key FROM leveret_workflows WHERE ended_at < $1 ORDER BY ended_at LIMIT $2 {lock}");
+            let text =
+                format!("SELECT key FROM leveret_workflows WHERE ended_at < $1 ORDER BY ended_at LIMIT $2 {lock}");
             let rows = Sql::new(text).slow().arg(before).arg(AT_ONCE).rows(&mut tx).await?;
             let keys = rows.iter().map(|row| row.try_get("key")).collect::<sqlx::Result<Vec<i64>>>()?;
             let list = self.dialect().numbers("$1");

@@ -104,9 +104,8 @@ impl Store {
             let failures = [&workflow.state.cause, &workflow.state.alarm].into_iter().flatten();
             256 + labels + failures.map(|failure| failure.error.len()).sum::<usize>()
         };
-        let key = |workflow: &StoredWorkflow| {
-            (workflow.created_at.try_into().unwrap_or(i64::MAX), workflow.state.id.clone())
-        };
+        let key =
+            |workflow: &StoredWorkflow| (workflow.created_at.try_into().unwrap_or(i64::MAX), workflow.state.id.clone());
         Ok(Page::new(workflows, limit, bytes, key))
     }
 

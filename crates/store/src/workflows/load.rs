@@ -96,9 +96,7 @@ async fn load_list(
     };
     let found = match list {
         Load::Held => steps("AND phase = 'held' ORDER BY position").rows(tx).await?,
-        Load::Compensable => {
-            steps("AND compensable IS NOT NULL ORDER BY compensable DESC LIMIT 1").rows(tx).await?
-        }
+        Load::Compensable => steps("AND compensable IS NOT NULL ORDER BY compensable DESC LIMIT 1").rows(tx).await?,
         Load::Failed(of) => {
             let mut sql = Sql::new(
                 "SELECT s.name, j.* FROM leveret_workflow_jobs AS j

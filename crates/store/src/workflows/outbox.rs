@@ -86,7 +86,17 @@ pub(super) async fn decide(
                 Action::Alarm(_) | Action::Ended(_) => continue,
             };
             let (workflow, Range { start: first, end: last }) = (work.key, members);
-            decided.push(WorkflowMessage { id: 0, workflow, kind, step, first, last, life, created_at: now, attempts: 0 });
+            decided.push(WorkflowMessage {
+                id: 0,
+                workflow,
+                kind,
+                step,
+                first,
+                last,
+                life,
+                created_at: now,
+                attempts: 0,
+            });
         }
     }
     for chunk in chunks(&decided) {

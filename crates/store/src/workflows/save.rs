@@ -1,10 +1,8 @@
 //! Stores the rows that have changed, for many workflows with one statement each.
 
-use leveret::{
-    workflow::{
-        Role, StepOutcome,
-        engine::{Changes, MemberEnd, MemberState, StepPhase, StepState, Status, Waiting, WorkflowState},
-    },
+use leveret::workflow::{
+    Role, StepOutcome,
+    engine::{Changes, MemberEnd, MemberState, Status, StepPhase, StepState, Waiting, WorkflowState},
 };
 use leveret_sql::{
     Result,
@@ -184,11 +182,7 @@ fn undo_state(end: &JobEnd) -> Option<MemberState> {
     Some(MemberState { life: end.life, end: Some(outcome), replayed_at: 0 })
 }
 
-fn job_row(
-    (workflow, step, role, member): (i64, i64, Role, u32),
-    state: &MemberState,
-    end: JobEnd,
-) -> [Arg; 15] {
+fn job_row((workflow, step, role, member): (i64, i64, Role, u32), state: &MemberState, end: JobEnd) -> [Arg; 15] {
     let (outcome, kind, error) = end_parts(state.end.as_ref());
     [
         workflow.into(),

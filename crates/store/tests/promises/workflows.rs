@@ -81,7 +81,8 @@ async fn apply(store: &Store, inputs: Vec<WorkflowInput>) -> AppliedWorkflows {
 /// Publishes messages as a server does, and returns the ids of the jobs and their headers of results.
 async fn publish(store: &Store, messages: Vec<WorkflowMessage>) -> Vec<String> {
     let mut ids = Vec::new();
-    for (message, content) in messages.clone().into_iter().zip(store.workflow_publishes(&messages, 500).await.unwrap()) {
+    for (message, content) in messages.clone().into_iter().zip(store.workflow_publishes(&messages, 500).await.unwrap())
+    {
         match content {
             WorkflowPublishes::Jobs(jobs) => ids.extend(jobs.iter().map(|job| job.end.of.to_string())),
             WorkflowPublishes::Cancel(id) => ids.push(format!("cancel {id}")),
@@ -118,7 +119,8 @@ async fn a_chain_runs_step_by_step_with_the_result_of_the_step_before(database: 
     let found = store.workflow("w").await.unwrap().unwrap();
     assert_eq!((found.status(), found.ended_at, found.labels["tenant"].as_str()), (Status::Completed, Some(NOW), "a"));
     let steps = store.workflow_steps(&found, 0, 10).await.unwrap();
-    let names: Vec<_> = steps.iter().map(|step| (step.state.name.as_str(), step.state.phase, step.job.as_str())).collect();
+    let names: Vec<_> =
+        steps.iter().map(|step| (step.state.name.as_str(), step.state.phase, step.job.as_str())).collect();
     assert_eq!(names, [("a", StepPhase::Ended, "task"), ("b", StepPhase::Ended, "task")]);
     let jobs = store.workflow_jobs(&found, &steps[1], None, 10).await.unwrap().items;
     assert_eq!((jobs[0].result.as_deref(), jobs[0].worker.as_deref()), (Some("2"), Some("host:7")));
@@ -153,7 +155,10 @@ async fn the_first_end_of_a_life_wins(database: Database) {
     assert_eq!(applied.outcomes, [InputOutcome::Refused(Refusal::Foreign)]);
     let found = store.workflow("w").await.unwrap().unwrap();
     let jobs = store.workflow_first_jobs(&found, 0, 10).await.unwrap();
-    assert_eq!((jobs.len(), jobs[0].result.as_deref(), &jobs[0].state.end), (1, Some("1"), &Some(MemberEnd::Completed)));
+    assert_eq!(
+        (jobs.len(), jobs[0].result.as_deref(), &jobs[0].state.end),
+        (1, Some("1"), &Some(MemberEnd::Completed))
+    );
 }
 
 async fn a_group_is_published_in_pages_and_joined_once(database: Database) {
@@ -286,13 +291,13 @@ async fn a_cancelled_workflow_ends_also_if_its_jobs_were_never_published(databas
 async fn a_failed_step_is_retried_in_its_next_life(database: Database) {
     let store = database.open().await;
     let members = (0..3).map(|_| job());
-    let workflow =
-        Workflow::new("o").id("w").steps("a", members).if_failed(IfFailed::Wait).step("b", job()).after("a");
+    let workflow = Workflow::new("o").id("w").steps("a", members).if_failed(IfFailed::Wait).step("b", job()).after("a");
     publish(&store, apply(&store, vec![start(workflow)]).await.messages).await;
     let ends = Ends::of(&store, "w").await;
     let member = |n| StepRef::member("w", "a", n);
     let failed = StepOutcome::failed("permanent", "no\0paper");
-    apply(&store, vec![ends.done(member(0), "1"), ends.end(member(1), failed.clone()), ends.done(member(2), "1")]).await;
+    apply(&store, vec![ends.done(member(0), "1"), ends.end(member(1), failed.clone()), ends.done(member(2), "1")])
+        .await;
     assert_eq!(status(&store, "w").await, Status::Waiting(Waiting::Operator));
     let found = store.workflow("w").await.unwrap().unwrap();
     let step = store.workflow_step(&found, "a").await.unwrap().unwrap();
@@ -304,7 +309,8 @@ async fn a_failed_step_is_retried_in_its_next_life(database: Database) {
     let WorkflowPublishes::Jobs(jobs) = content else { panic!("a job") };
     assert_eq!(jobs.iter().map(|job| job.end.of.clone()).collect::<Vec<_>>(), [StepRef { life: 2, ..member(1) }]);
     publish(&store, applied.messages).await;
-    let applied = apply(&store, vec![ends.end(member(1), failed), ends.done(StepRef { life: 2, ..member(1) }, "2")]).await;
+    let applied =
+        apply(&store, vec![ends.end(member(1), failed), ends.done(StepRef { life: 2, ..member(1) }, "2")]).await;
     assert_eq!(applied.outcomes, [InputOutcome::Refused(Refusal::Late), InputOutcome::Applied]);
     assert_eq!(publish(&store, applied.messages).await, ["w:b"]);
 }

@@ -1,11 +1,6 @@
 //! Commands on a workflow.
 
-use axum::{
-    Json as JsonResponse,
-    extract::State,
-    http::StatusCode,
-    response::IntoResponse,
-};
+use axum::{Json as JsonResponse, extract::State, http::StatusCode, response::IntoResponse};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};

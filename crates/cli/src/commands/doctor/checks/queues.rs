@@ -162,7 +162,9 @@ fn workflows(facts: &Facts) -> Option<Finding> {
             let message = format!("no server reads it: workflows to start and ends of steps that wait: {ready}");
             Finding::problem(Check::Workflows, subject, message).remedy("start leveret serve")
         }
-        (ready, servers) => Finding::ok(Check::Workflows, subject, format!("servers: {servers}; messages waiting: {ready}")),
+        (ready, servers) => {
+            Finding::ok(Check::Workflows, subject, format!("servers: {servers}; messages waiting: {ready}"))
+        }
     })
 }
 
