@@ -223,7 +223,7 @@ pub struct MemberState {
     pub life: u32,
     /// How that life has ended.
     pub end: Option<MemberEnd>,
-    /// The time of the last replay that has been heard of, in milliseconds since the epoch.
+    /// The time of the last replay whose end was reported, in milliseconds since the epoch.
     pub replayed_at: u64,
 }
 
