@@ -1,4 +1,4 @@
-//! What a step's direct predecessors returned, in one header of its job.
+//! The results of a step's direct predecessors, in one header of its job.
 
 use std::collections::BTreeMap;
 
