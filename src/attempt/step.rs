@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// What an attempt at a step leaves for the report of its success.
+/// The parts of the report of a success that an attempt at a step leaves.
 #[derive(Debug, Default)]
 pub(crate) struct StepSlot(Mutex<Success>);
 

@@ -30,7 +30,7 @@ pub(crate) const WORKFLOW_STEP: &str = "leveret-workflow-step";
 pub(crate) const WORKFLOW_MEMBER: &str = "leveret-workflow-member";
 pub(crate) const WORKFLOW_LIFE: &str = "leveret-workflow-life";
 pub(crate) const WORKFLOW_ROLE: &str = "leveret-workflow-role";
-/// What the step's direct predecessors returned, as JSON.
+/// The results of the step's direct predecessors, as JSON.
 pub(crate) const WORKFLOW_RESULTS: &str = "leveret-workflow-results";
 pub(crate) const TRACEPARENT: &str = "traceparent";
 pub(crate) const TRACESTATE: &str = "tracestate";

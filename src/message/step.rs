@@ -124,7 +124,7 @@ pub fn cancel_id(workflow: &str) -> String {
     format!("{workflow}:*")
 }
 
-/// What the message of a step carries beside its job: where it belongs, and what its predecessors returned.
+/// The headers that the message of a step has beside those of its job: its place, and the results of its predecessors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StepHeaders {

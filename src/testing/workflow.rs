@@ -25,7 +25,7 @@ use crate::{
 /// The origin of the jobs of these workflows.
 const ORIGIN: &str = "test";
 
-/// What became of a workflow; see [`workflow`].
+/// The outcome of a workflow; see [`workflow`].
 #[derive(Debug)]
 pub struct WorkflowRun {
     status: Status,

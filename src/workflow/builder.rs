@@ -207,7 +207,7 @@ fn parts(step: &str, job: NewJob) -> Result<(JobSpec, Box<RawValue>), WorkflowEr
 }
 
 impl Workflow {
-    /// Creates a workflow of this kind, without steps. The name tells kinds of workflows apart, as a job's name does.
+    /// Creates a workflow of this kind, without steps. The name is that of a kind of workflow, as a job has one.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),

@@ -125,7 +125,7 @@ impl Workflow {
 }
 
 impl Steps {
-    /// Checks steps that step `adder` adds to a workflow, as far as they alone tell.
+    /// Checks steps that step `adder` adds to a workflow, without those of the workflow.
     ///
     /// # Errors
     ///

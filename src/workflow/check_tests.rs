@@ -57,11 +57,11 @@ fn a_fault_is_named_with_its_step() {
 fn json_with_a_fault_is_refused_by_name() {
     let of = |step: Value| json!({"name": "w", "steps": {"a": step}});
     for (json, part) in [
-        (of(json!({"job": "task", "afer": ["b"]})), "afer"),
+        (of(json!({"job": "task", "later": ["b"]})), "later"),
         (of(json!({"payload": {}})), "missing field `job`"),
         (of(json!({"job": "task", "if_failed": "never"})), "never"),
         (of(json!({"job": "task", "delay": "5 minutes"})), "5 minutes"),
-        (json!({"name": "w", "steps": {}, "deadlin": 5}), "deadlin"),
+        (json!({"name": "w", "steps": {}, "limit": 5}), "limit"),
     ] {
         let error = read(json).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");

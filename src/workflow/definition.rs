@@ -109,7 +109,7 @@ pub struct Steps {
     pub(super) fault: Option<WorkflowError>,
 }
 
-/// What happens to the workflow if a step ends without success.
+/// The effect on the workflow of a step that ends without success.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IfFailed {

@@ -46,11 +46,11 @@ pub struct StepEnd {
     pub replayed_at: Option<SystemTime>,
     /// Host and process id of the worker.
     pub worker: Option<String>,
-    /// What became of the job.
+    /// The fate of the job.
     pub outcome: StepOutcome,
 }
 
-/// What became of a step's job.
+/// The fate of a step's job.
 #[derive(Clone, Debug)]
 pub enum StepOutcome {
     /// The job succeeded, or an earlier run had done it.

@@ -80,7 +80,7 @@ pub enum WorkflowError {
         /// The step.
         step: String,
     },
-    /// An empty group of [`NewJob`](crate::NewJob)s does not tell which job it is of.
+    /// An empty group of [`NewJob`](crate::NewJob)s does not name its kind of job.
     #[error("group {step:?} is empty, and its jobs have no type: leave the step out, or use a type of job")]
     EmptyUntyped {
         /// The step.

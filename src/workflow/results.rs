@@ -1,4 +1,4 @@
-//! What a step's direct predecessors returned, in one header of its job.
+//! The results of a step's direct predecessors, in one header of its job.
 
 use std::collections::BTreeMap;
 
@@ -74,7 +74,7 @@ pub enum StepResultError {
         known: String,
     },
     /// The step has failed, and the workflow went on without it.
-    #[error("step {step:?} was skipped and has no result: read it as an Option to tell")]
+    #[error("step {step:?} was skipped and has no result: read it as an Option")]
     Skipped {
         /// The step.
         step: String,

@@ -1,4 +1,4 @@
-//! What has become of a workflow, of each step and of each job, in rows that a store keeps one by one.
+//! The state of a workflow, of each step and of each job, in rows that a store keeps one by one.
 
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +31,7 @@ pub enum Status {
     Cancelled,
 }
 
-/// What a workflow waits for.
+/// The thing that a workflow waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Waiting {
@@ -64,7 +64,7 @@ impl Status {
     }
 }
 
-/// Where a workflow is on its way.
+/// The part of its life that a workflow is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -127,13 +127,13 @@ pub struct WorkflowState {
     pub id: String,
     /// The value without which no end of a step counts.
     pub origin: String,
-    /// Where it is on its way.
+    /// The part of its life that it is in.
     pub phase: Phase,
     /// True if nothing starts until it is resumed.
     pub paused: bool,
-    /// How it ends, if it does not complete.
+    /// The way in which it ends, if it does not complete.
     pub stop: Option<Stop>,
-    /// Why it does not complete.
+    /// The reason for which it does not complete.
     pub cause: Option<Failure>,
     /// Steps that have not ended well.
     pub unfinished: u64,
@@ -180,9 +180,9 @@ pub struct StepState {
     pub is_group: bool,
     /// The number of its jobs.
     pub size: u32,
-    /// What happens if it fails.
+    /// The effect of its failure.
     pub if_failed: IfFailed,
-    /// Where it is on its way.
+    /// The part of its life that it is in.
     pub phase: StepPhase,
     /// Jobs that have succeeded.
     pub completed: u32,
@@ -200,7 +200,7 @@ pub struct StepState {
     pub undo_life: u32,
 }
 
-/// Where a step is on its way.
+/// The part of its life that a step is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepPhase {
@@ -221,9 +221,9 @@ pub enum StepPhase {
 pub struct MemberState {
     /// The life that is published, or will be.
     pub life: u32,
-    /// How that life has ended.
+    /// The end of that life.
     pub end: Option<MemberEnd>,
-    /// The time of the last replay that has been heard of, in milliseconds since the epoch.
+    /// The time of the last replay whose end was reported, in milliseconds since the epoch.
     pub replayed_at: u64,
 }
 

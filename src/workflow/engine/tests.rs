@@ -58,10 +58,11 @@ fn a_member_of_a_group_adds_steps_at_once_and_names_must_be_new() {
     assert_eq!(actions, [Action::Publish { step: "g".into(), members: 0..2, life: 1 }]);
     let member =
         |at, add| end(StepRef::member("w", "g", at), StepOutcome::Completed { result: None, too_large: None, add });
-    let add = || Steps::new().step("x", job()).before("z").step("y", job()).after("g");
-    assert_eq!(all.apply(&member(0, add())), Ok(vec![publish("x")]));
-    assert_eq!(all.apply(&member(1, add())), Ok(vec![publish("y")]), "its group has ended");
-    assert_eq!(all.workflow().cause.as_ref().map(|cause| cause.kind.as_str()), Some("add_steps"), "x is taken");
+    let add = Steps::new().step("x", job()).before("z").step("y", job()).after("g");
+    assert_eq!(all.apply(&member(0, add)), Ok(vec![publish("x")]));
+    assert_eq!(all.apply(&member(1, Steps::new())), Ok(vec![publish("y")]), "its group has ended");
+    assert_eq!(all.apply(&adding("x", Steps::new().step("y", job()))), Ok(vec![]));
+    assert_eq!(all.workflow().cause.as_ref().map(|cause| cause.kind.as_str()), Some("add_steps"), "y is taken");
 }
 
 #[test]

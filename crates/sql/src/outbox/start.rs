@@ -13,7 +13,7 @@ use crate::{Error, Result, db::Connection};
 
 /// The job's name in the row of a workflow, whose payload is the definition.
 pub(super) const START: &str = leveret::workflow::START;
-/// What is in place of a queue in the row of a workflow.
+/// The text in place of a queue in the row of a workflow.
 const QUEUE: &str = "workflows";
 
 impl Outbox {
