@@ -83,9 +83,9 @@ def check_metrics():
     for file in sorted((DEPLOY.parent / "docs/src").glob("**/*.md")):
         for name in re.findall(r"\b(?<!:)leveret_\w+_(?:total|seconds)\b", file.read_text()):
             check(name in known, f"{file.name}: no metric is called {name}")
-    sources = "".join((DEPLOY.parent / file).read_text() for file in ("crates/sql/src/outbox/metrics.rs", "crates/sql/src/projection/metrics.rs", "crates/serve/src/http/trace.rs"))
+    sources = "".join((DEPLOY.parent / file).read_text() for file in ("crates/sql/src/outbox/metrics.rs", "crates/sql/src/projection/metrics.rs", "crates/serve/src/http/trace.rs", "crates/serve/src/workflow_metrics.rs"))
     for name in known:
-        if name.startswith(("leveret_outbox_", "leveret_projection_", "leveret_http_")):  # The others are compared by tests/broker/readme.rs.
+        if name.startswith(("leveret_outbox_", "leveret_projection_", "leveret_http_", "leveret_workflow")):  # The others are compared by tests/broker/readme.rs.
             check(f'"{name.removeprefix("leveret_").removeprefix("http_")}"' in sources, f"the code has no {name}")
 
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
 
-use crate::error::Error;
+use crate::{error::Error, time};
 
 /// The settings shared by a broker handle and the workers on it.
 ///
@@ -255,20 +255,7 @@ pub struct InvalidDuration {
 ///
 /// [`InvalidDuration`], which names the value and the expected form.
 pub fn duration(text: &str) -> Result<Duration, InvalidDuration> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let wrong = || InvalidDuration { text: text.to_owned() };
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    let micros = match unit {
-        "us" => 1,
-        "ms" => 1_000,
-        "s" | "" => 1_000_000,
-        "m" => 60_000_000,
-        "h" => 3_600_000_000,
-        "d" => 86_400_000_000,
-        _ => return Err(wrong()),
-    };
-    number.checked_mul(micros).map(Duration::from_micros).ok_or_else(wrong)
+    time::span(text).ok_or_else(|| InvalidDuration { text: text.to_owned() })
 }
 
 #[cfg(feature = "clap")]

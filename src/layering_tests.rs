@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The modules, from the lowest to the highest.
-const ROOMS: [&str; 33] = [
+const ROOMS: [&str; 34] = [
     "time",
     "text",
     "names",
@@ -30,6 +30,7 @@ const ROOMS: [&str; 33] = [
     "health_server",
     "trace",
     "publish",
+    "workflow",
     "readers",
     "limits",
     "attempt",

@@ -59,6 +59,7 @@
 //! | `broker` | the public handle on all of these; `health_server` serves its metrics and health |
 //! | `trace` | the W3C trace context that jobs carry, and their spans |
 //! | `publish` | publishing of jobs and events, replays, unique keys |
+//! | `workflow` | workflows as data, and the pure engine that runs them |
 //! | `readers` | whole queues and the catalogue of jobs, for tools |
 //! | `limits` | rates, concurrency per key, shared limits, circuit breakers |
 //! | `attempt` | one attempt: admission, handler, verdict, the table of dispositions, settlement (the only file that acks) |
@@ -122,6 +123,7 @@ mod tracking;
 mod transport;
 #[cfg(feature = "worker")]
 mod worker;
+pub mod workflow;
 
 #[cfg(feature = "clap")]
 pub use crate::config::setting;

@@ -150,6 +150,57 @@ pub fn event_id(id: &str) -> Result<(), &'static str> {
     rule((1..=128).contains(&id.len()), "it must have 1 to 128 bytes")
 }
 
+/// Checks the id of a workflow: 1 to 128 bytes without `/`, `:` and control characters.
+///
+/// The ids of its jobs begin with it, and a `:` separates it from the name of the step.
+///
+/// # Errors
+///
+/// The rule.
+///
+/// ```
+/// assert!(leveret::names::workflow_id("order-17").is_ok());
+/// assert!(leveret::names::workflow_id("order:17").is_err());
+/// ```
+pub fn workflow_id(id: &str) -> Result<(), &'static str> {
+    let is_separator = |c: char| matches!(c, '/' | ':') || c.is_control();
+    let holds = (1..=128).contains(&id.len()) && !id.contains(is_separator);
+    rule(holds, "it must have 1 to 128 bytes, without slashes, colons and control characters")
+}
+
+/// Checks the name of a workflow: 1 to 128 of the characters A-Z, a-z, 0-9, `_`, `.` and `-`.
+///
+/// # Errors
+///
+/// The rule.
+///
+/// ```
+/// assert!(leveret::names::workflow("order.place").is_ok());
+/// ```
+pub fn workflow(name: &str) -> Result<(), &'static str> {
+    let holds = (1..=128).contains(&name.len()) && name.bytes().all(is_plain);
+    rule(holds, "it must be of the form [A-Za-z0-9_.-]{1,128}")
+}
+
+/// Checks the name of a workflow's step: 1 to 64 of the characters A-Z, a-z, 0-9, `_`, `.` and `-`.
+///
+/// # Errors
+///
+/// The rule.
+///
+/// ```
+/// assert!(leveret::names::step("charge").is_ok());
+/// assert!(leveret::names::step("charge/1").is_err());
+/// ```
+pub fn step(name: &str) -> Result<(), &'static str> {
+    let holds = (1..=64).contains(&name.len()) && name.bytes().all(is_plain);
+    rule(holds, "it must be of the form [A-Za-z0-9_.-]{1,64}")
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')
+}
+
 fn is_word(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicU16;
 
 use crate::{
-    attempt::{disposition::Disposition, reply::ReplySlot},
+    attempt::{disposition::Disposition, reply::ReplySlot, step::StepSlot},
     job::JobId,
     message::{Envelope, Malformed, Message, origin::id_in},
     outcome::ErrorKind,
@@ -39,6 +39,8 @@ pub(crate) struct Incoming {
     pub(crate) trace: AttemptTrace,
     /// For the result, if the message asks for a reply.
     pub(crate) reply: Option<Box<ReplySlot>>,
+    /// For the result and the added steps, if the message is a step of a workflow.
+    pub(crate) step: Option<Box<StepSlot>>,
     /// The most jobs of a batch that a retry may be part of; 0 for a job that was in none.
     pub(crate) next_batch: AtomicU16,
 }
@@ -55,7 +57,9 @@ impl Incoming {
         };
         let (trace, next_batch) = (AttemptTrace::default(), AtomicU16::new(0));
         let reply = message.reply_to().map(|_| Box::default());
-        Self { message, envelope, has_own_id, redelivered, malformed, at_ms: now.here, trace, reply, next_batch }
+        let step = message.is_step().then(Box::default);
+        let at_ms = now.here;
+        Self { message, envelope, has_own_id, redelivered, malformed, at_ms, trace, reply, step, next_batch }
     }
 
     /// Returns the facts that spans show.

@@ -130,7 +130,7 @@ where
     })
 }
 
-/// The destinations of a job's result: its last status update, its reply.
+/// The destinations of a job's result: its last status update, its reply, its workflow.
 pub(crate) struct ResultKeeper {
     pub(crate) tracked: Option<Arc<Tracked>>,
     pub(crate) requested: Option<Arc<Incoming>>,
@@ -139,12 +139,14 @@ pub(crate) struct ResultKeeper {
 impl<S> Context<S> {
     /// Returns where the result of the job goes, if anything reads it.
     pub(crate) fn result_keeper(&self) -> ResultKeeper {
-        let requested = self.inner.received.reply.is_some().then(|| Arc::clone(&self.inner.received));
+        let received = &self.inner.received;
+        let is_read = received.reply.is_some() || received.step.is_some();
+        let requested = is_read.then(|| Arc::clone(received));
         ResultKeeper { tracked: self.inner.tracked.clone(), requested }
     }
 }
 
-/// Keeps the result of a job for its last status update and for its reply.
+/// Keeps the result of a job for its last status update, its reply and its workflow.
 pub(crate) fn keep(keeper: &ResultKeeper, result: &impl Serialize) {
     if let Some(tracked) = &keeper.tracked {
         tracked.keep_result(result);

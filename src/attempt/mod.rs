@@ -3,7 +3,7 @@
 //! The files in the order in which a delivery passes them: `admission` (may it run?), `task` (one job, from its handler to a
 //! safe outcome), `run` (the attempt itself), `handler`, `middleware` and `context` (what the user's code sees), `batch` and
 //! `gather` (one handler for many jobs), `decide` and `retry` (a pure verdict), `settle` (carries the verdict out; the only
-//! file that acks), `reply` (answers a request).
+//! file that acks), `reply` (answers a request), `step` (reports the end of a workflow's step).
 
 pub(crate) mod admission;
 pub(crate) mod batch;
@@ -17,6 +17,7 @@ pub(crate) mod retry_policy;
 pub(crate) mod run;
 pub(crate) mod runtime;
 pub(crate) mod settle;
+pub(crate) mod step;
 pub(crate) mod task;
 pub(crate) mod tracked;
 pub(crate) mod verdict;

@@ -19,6 +19,7 @@ use crate::{
     broker::Broker,
     message::{Message, reply::DIRECT_REPLY, republish::ERROR_TEXT_LIMIT, truncated},
     topology::{Target, Topology},
+    tracking::status_update::RESULT_LIMIT,
     transport::SendError,
 };
 
@@ -30,8 +31,18 @@ const REPLIED_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct ReplySlot(Mutex<Option<Result<Vec<u8>, String>>>);
 
 impl Incoming {
-    /// Keeps the result of the handler for the reply.
+    /// Keeps the result of the handler for the reply, and for the step of a workflow.
     pub(crate) fn keep_result(&self, result: &impl Serialize) {
+        let too_large = self.step.as_deref().and_then(|step| step.keep_result(result));
+        // That of a tracked step is logged by its status update.
+        if let Some(bytes) = too_large.filter(|_| !self.envelope.track) {
+            tracing::warn!(
+                job_id = self.id(),
+                bytes,
+                limit_bytes = RESULT_LIMIT,
+                "the result is too large to be kept"
+            );
+        }
         if let Some(ReplySlot(slot)) = self.reply.as_deref() {
             let json = serde_json::to_vec(result).map_err(|error| format!("the result does not serialise: {error}"));
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(json);

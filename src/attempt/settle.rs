@@ -134,10 +134,10 @@ pub(crate) async fn report_end(
 }
 
 /// Publishes until the broker confirms. Returns [`Settlement::Reject`] for a permanently refused copy whose original
-/// may be rejected, and for a refused status update.
+/// may be rejected, for a refused status update, and for a refused end of a step.
 ///
 /// Calls `copy` for each publish; one is nearly always enough.
-async fn confirm(
+pub(super) async fn confirm(
     broker: &Broker,
     queue: &QueueDeclaration,
     target: &Target,
@@ -159,7 +159,8 @@ async fn confirm(
         }
         if is_final(&error, is_update) {
             refusals += 1;
-            if refusals >= REFUSALS && (is_update || !received.message.must_not_be_rejected()) {
+            let is_replaceable = is_update || *target == Target::Workflows;
+            if refusals >= REFUSALS && (is_replaceable || !received.message.must_not_be_rejected()) {
                 tracing::error!(
                     queue = queue.name(),
                     job_id = received.id(),

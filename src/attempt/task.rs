@@ -24,7 +24,7 @@ use crate::{
         reply,
         run::{self as attempt, Route},
         runtime::QueueRuntime,
-        settle,
+        settle, step,
         tracked::Tracked,
         verdict::Facts,
     },
@@ -50,7 +50,7 @@ pub(crate) enum Work {
     Run(usize, OwnedSemaphorePermit),
     /// Only settle.
     Settle(Disposition),
-    /// Answer the request, and leave the original as it is for the broker to dead-letter.
+    /// Reject a request, or a step of a workflow, of which no copy could be made. Its end is reported first.
     Reject(Disposition),
 }
 
@@ -72,7 +72,9 @@ impl<S: Send + Sync + 'static> Task<S> {
     /// Returns once the outcome is safe and the original may be settled.
     pub(crate) async fn run(self, work: Work) -> Settlement {
         let QueueRuntime { queue, broker, .. } = &*self.handlers;
-        let tracked = self.received.envelope.track.then(|| Tracked::new(broker, queue, &self.received));
+        let is_step = self.received.step.is_some();
+        let tracked = (self.received.envelope.track || is_step).then(|| Tracked::new(broker, queue, &self.received));
+        let is_rejected = matches!(work, Work::Reject(..));
         let (mut disposition, metrics) = match work {
             Work::Settle(disposition) => {
                 let is_cancelled = match &tracked {
@@ -84,9 +86,7 @@ impl<S: Send + Sync + 'static> Task<S> {
                 (disposition, self.handlers.metrics(self.handlers.find(self.received.message.job_name())))
             }
             Work::Reject(disposition) => {
-                let to = (broker, self.handlers.replies_anywhere);
-                Box::pin(reply::reply(&disposition, Settlement::Reject, &self.received, to)).await;
-                return Settlement::Reject;
+                (disposition, self.handlers.metrics(self.handlers.find(self.received.message.job_name())))
             }
             Work::Run(index, permit) => {
                 let route = &self.handlers.routes[index];
@@ -109,6 +109,9 @@ impl<S: Send + Sync + 'static> Task<S> {
         let span = TraceSpan::settle(from, self.received.delivered());
         let mut settlement = if matches!(disposition, Disposition::Outcome(Outcome::Done)) {
             Settlement::Ack
+        } else if is_rejected {
+            log(&disposition, &self.received, self.handlers.queue.name());
+            Settlement::Reject
         } else {
             if queue.is_each_process() {
                 disposition = disposition.without_ladder();
@@ -118,8 +121,14 @@ impl<S: Send + Sync + 'static> Task<S> {
             let carry_out = settle::carry_out(&disposition, &self.received, (queue, self.lane), broker);
             Box::pin(span.within(carry_out)).await
         };
-        if let Some(tracked) = tracked {
+        if let Some(tracked) = tracked.filter(|_| self.received.envelope.track) {
             settlement = Box::pin(span.within(self.report(&tracked, &disposition, settlement))).await;
+        }
+        if is_step {
+            Box::pin(span.within(async {
+                settlement = step::report(&disposition, settlement, &self.received, (queue, broker)).await;
+            }))
+            .await;
         }
         if is_request {
             Box::pin(reply::reply(&disposition, settlement, &self.received, (broker, anywhere))).await;
@@ -129,7 +138,7 @@ impl<S: Send + Sync + 'static> Task<S> {
         match settlement {
             Settlement::Ack => self.count(finish, metrics),
             Settlement::Reject => {
-                metrics.error(ErrorKind::TooLarge);
+                metrics.error(if is_rejected { disposition.error().0 } else { ErrorKind::TooLarge });
                 metrics.finished(Finish::Dead);
             }
             Settlement::Requeue => {}

@@ -1,4 +1,4 @@
-//! An attempt at a tracked job: its progress, its result, and its cancellation.
+//! An attempt at a tracked job or at a step of a workflow: its progress, its result, and its cancellation.
 
 use std::{
     fmt,
@@ -54,6 +54,8 @@ pub(crate) struct Tracked {
     queue: QueueDeclaration,
     received: Arc<Incoming>,
     watched: CancelWatch,
+    /// The id under which the job's whole workflow is cancelled.
+    workflow: Option<String>,
     report: Mutex<Report>,
 }
 
@@ -69,11 +71,14 @@ struct Report {
 
 impl Tracked {
     pub(crate) fn new(broker: &Broker, queue: &QueueDeclaration, received: &Arc<Incoming>) -> Arc<Self> {
+        let workflow = received.message.step().and_then(|step| step.cancel_id());
+        let ids = [Some(received.tracking_id(queue)), workflow.clone()];
         Arc::new(Self {
             broker: broker.clone(),
             queue: queue.clone(),
             received: Arc::clone(received),
-            watched: broker.cancellations().watch(&received.tracking_id(queue), received.life_began()),
+            watched: broker.cancellations().watch(ids.into_iter().flatten(), received.life_began()),
+            workflow,
             report: Mutex::default(),
         })
     }
@@ -85,11 +90,19 @@ impl Tracked {
 
     /// Returns whether the job is cancelled. Waits until the stream of cancellations is read, if it is readable.
     pub(crate) async fn is_cancelled(&self) -> bool {
-        self.broker.cancellations().contains(&self.received.tracking_id(&self.queue), self.received.life_began()).await
+        let (cancellations, since) = (self.broker.cancellations(), self.received.life_began());
+        let is_workflow_cancelled = match &self.workflow {
+            Some(id) => cancellations.contains(id, since).await,
+            None => false,
+        };
+        is_workflow_cancelled || cancellations.contains(&self.received.tracking_id(&self.queue), since).await
     }
 
-    /// Publishes a status update in the background.
+    /// Publishes a status update in the background, unless the job is an untracked step of a workflow.
     pub(crate) fn report(&self, transition: Transition) {
+        if !self.received.envelope.track {
+            return;
+        }
         let update = StatusUpdate::of(&self.received, &self.queue, at_unix_ms(self.broker.now_ms()), transition);
         self.broker.emitter().report(self.broker.transport(), update);
     }

@@ -25,6 +25,15 @@ pub(crate) const ORIGIN: &str = "leveret-origin";
 pub(crate) const SNOOZED_SINCE: &str = "leveret-snoozed-since";
 /// The most jobs of a batch that the job may be part of.
 pub(crate) const BATCH: &str = "leveret-batch";
+/// The id of the workflow whose step the job is.
+pub(crate) const WORKFLOW: &str = "leveret-workflow";
+pub(crate) const WORKFLOW_STEP: &str = "leveret-workflow-step";
+/// The position of the job in its group, from 0.
+pub(crate) const WORKFLOW_MEMBER: &str = "leveret-workflow-member";
+pub(crate) const WORKFLOW_LIFE: &str = "leveret-workflow-life";
+pub(crate) const WORKFLOW_ROLE: &str = "leveret-workflow-role";
+/// The results of the step's direct predecessors, as JSON.
+pub(crate) const WORKFLOW_RESULTS: &str = "leveret-workflow-results";
 pub(crate) const TRACEPARENT: &str = "traceparent";
 pub(crate) const TRACESTATE: &str = "tracestate";
 /// The number of the message; streams write it.

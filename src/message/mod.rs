@@ -15,6 +15,7 @@ pub(crate) mod rate_slot;
 pub(crate) mod raw;
 pub(crate) mod reply;
 pub(crate) mod republish;
+pub(crate) mod step;
 mod undecoded;
 
 use bytes::Bytes;

@@ -122,10 +122,10 @@ impl Message {
         Self { properties: self.kept_properties().with_headers(headers.into()), body: self.body.clone() }
     }
 
-    /// Returns this copy with only `leveret-track` and the headers that [`copy`](Self::copy) wrote, for when the others
-    /// leave no room.
+    /// Returns this copy with only `leveret-track`, the place in a workflow and the headers that [`copy`](Self::copy)
+    /// wrote, for when the others leave no room.
     pub(crate) fn bare(mut self) -> Self {
-        const WRITTEN: [&str; 10] = [
+        const WRITTEN: [&str; 15] = [
             header::ATTEMPT,
             header::HOP,
             header::ENQUEUED_AT,
@@ -136,6 +136,11 @@ impl Message {
             header::SUBSCRIPTION,
             header::TRACK,
             header::ORIGIN,
+            header::WORKFLOW,
+            header::WORKFLOW_STEP,
+            header::WORKFLOW_MEMBER,
+            header::WORKFLOW_LIFE,
+            header::WORKFLOW_ROLE,
         ];
         let mut headers = self.properties.headers().clone().unwrap_or_default().inner().clone();
         headers.retain(|name, _| WRITTEN.contains(&name.as_str()));

@@ -123,6 +123,11 @@ impl NewJob {
         Ok((id, Target::after(lane, Wait::at_least(wait)), message))
     }
 
+    /// Checks everything except the payload. Returns the size of the headers.
+    pub(super) fn draft_size(&self, now: u64) -> Result<usize, PublishError> {
+        self.draft(now).map(|(.., message)| message.header_size())
+    }
+
     /// Checks everything except the payload. Returns the id, the delay and the message without its payload.
     fn draft(&self, now: u64) -> Result<(JobId, Duration, Message), PublishError> {
         let options = &self.options;
@@ -134,6 +139,9 @@ impl NewJob {
         let shared = options.shared();
         let mut headers = FieldTable::default();
         shared.add_headers(&mut headers)?;
+        if let Some(step) = &options.step {
+            step.write(&mut headers, now);
+        }
         if let Some(at) = self.fired_at {
             headers.insert(header::FIRED_AT.into(), integer(at));
         }
@@ -172,8 +180,10 @@ impl JobOptions {
     }
 
     fn shared(&self) -> SharedOptions<'_> {
+        let has_origin = self.is_tracked() || self.step.is_some();
         SharedOptions {
-            origin: self.is_tracked().then(|| self.origin.clone().unwrap_or_else(new_origin)),
+            track: self.is_tracked(),
+            origin: has_origin.then(|| self.origin.clone().unwrap_or_else(new_origin)),
             label: self.label.as_deref(),
             correlation_id: self.correlation_id.as_deref(),
             content_type: self.content_type.as_deref(),
@@ -219,7 +229,8 @@ impl JobOptions {
 
 /// The options that jobs and events share.
 pub(super) struct SharedOptions<'a> {
-    /// The value that distinguishes a tracked job or event from others with the same id; `None` if it is not tracked.
+    pub(super) track: bool,
+    /// The value that distinguishes this job or event from others with the same id; `None` if it needs none.
     pub(super) origin: Option<String>,
     pub(super) label: Option<&'a str>,
     pub(super) correlation_id: Option<&'a str>,
@@ -230,10 +241,12 @@ pub(super) struct SharedOptions<'a> {
 impl SharedOptions<'_> {
     /// Adds the headers for the origin, the label and tracking, and the publisher's own.
     pub(super) fn add_headers(&self, headers: &mut FieldTable) -> Result<(), PublishError> {
+        if self.track {
+            headers.insert(header::TRACK.into(), AMQPValue::Boolean(true));
+        }
         if let Some(origin) = &self.origin {
             let fits = (1..=LONGEST_ORIGIN).contains(&origin.len());
             require(fits, "origin", origin, "it must have 1 to 64 bytes")?;
-            headers.insert(header::TRACK.into(), AMQPValue::Boolean(true));
             headers.insert(header::ORIGIN.into(), text(origin));
         }
         if let Some(label) = self.label {

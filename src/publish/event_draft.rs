@@ -60,6 +60,7 @@ impl NewEvent {
         accept(names::event_id, "event id", &self.id)?;
         let (body, content_type) = self.with_cloud_event(body, enqueued_at)?;
         let shared = SharedOptions {
+            track: options.track,
             origin: options.track.then(|| options.origin.clone().unwrap_or_else(new_origin)),
             label: options.label.as_deref(),
             correlation_id: options.correlation_id.as_deref(),

@@ -11,5 +11,6 @@ pub(crate) mod options;
 pub(crate) mod publisher;
 pub(crate) mod replay;
 pub(crate) mod request;
+pub(crate) mod step;
 pub mod unique;
 pub(crate) mod with_result;

@@ -4,11 +4,16 @@ use std::{borrow::Cow, collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::publish::{header_value::HeaderValue, unique::IfTaken};
+use crate::{
+    message::step::StepHeaders,
+    publish::{header_value::HeaderValue, unique::IfTaken},
+    time::wire_span,
+};
 
 /// The options of a [`StoredJob`](crate::StoredJob): how it is published, apart from its name, queue and payload.
 ///
-/// Its form in JSON is an object of the options that are set. Unknown members are errors, so that a program of an older
+/// Its form in JSON is an object of the options that are set. `delay` and `expires` are a number of seconds, or a text
+/// such as `"5m"`. Unknown members are errors, so that a program of an older
 /// version does not publish a job without an option that it does not know.
 ///
 /// ```
@@ -26,13 +31,13 @@ pub struct JobOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) not_before: Option<u64>,
     /// The same, counted from the publish.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", with = "wire_span")]
     pub(super) delay: Option<Duration>,
     /// The time at which an unstarted job expires, in milliseconds since the epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) expires_at: Option<u64>,
     /// The same, counted from the publish.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", with = "wire_span")]
     pub(super) expires: Option<Duration>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) priority: Option<u8>,
@@ -55,6 +60,9 @@ pub struct JobOptions {
     pub(super) if_taken: Option<IfTaken>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) headers: BTreeMap<String, HeaderValue>,
+    /// The step of a workflow that the job is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) step: Option<Box<StepHeaders>>,
 }
 
 impl fmt::Debug for JobOptions {

@@ -40,6 +40,9 @@ pub enum Source {
     DeadLetters(String),
     /// Delayed jobs and dead letters whose queue was deleted.
     Unrouted,
+    /// Workflows to start and the ends of their steps, from the queue `leveret.v1.workflows`. The reader declares the
+    /// queue and the exchange that leads there.
+    Workflows,
 }
 
 /// Reads messages of a queue in batches.
@@ -173,6 +176,12 @@ impl QueueReader {
             }
             Source::DeadLetters(queue) => format!("{queue}{DEAD}"),
             Source::Unrouted => topology.unrouted(),
+            Source::Workflows => {
+                let queue = topology.workflows();
+                let ensured = self.broker.transport().ensure(&topology.shared()).await;
+                ensured.map_err(|error| error.of(&queue).to_string())?;
+                queue
+            }
         };
         self.broker.transport().open_raw(&queue, self.prefetch).await.map_err(|error| error.to_string())
     }
@@ -223,6 +232,7 @@ impl std::fmt::Display for Source {
             Self::StatusUpdates => f.write_str("status updates"),
             Self::DeadLetters(queue) => write!(f, "dead letters of {queue:?}"),
             Self::Unrouted => f.write_str("unrouted jobs"),
+            Self::Workflows => f.write_str("workflows"),
         }
     }
 }
@@ -240,6 +250,12 @@ impl ReadMessage {
     #[must_use]
     pub fn message(&self) -> &RawMessage {
         &self.message
+    }
+
+    /// Returns the job's name, or the name of another kind of message, if it has one.
+    #[must_use]
+    pub fn job(&self) -> Option<&str> {
+        self.message.message().job_name()
     }
 
     /// Returns whether the broker delivered it before: it may already be stored.

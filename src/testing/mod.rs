@@ -2,6 +2,8 @@
 
 #[cfg(feature = "worker")]
 mod run;
+#[cfg(feature = "worker")]
+mod workflow;
 
 use std::time::Duration;
 
@@ -9,7 +11,10 @@ use tokio::time::Instant;
 
 pub use crate::message::dead_letter::DeadLetter;
 #[cfg(feature = "worker")]
-pub use crate::testing::run::{Running, perform, perform_raw, start};
+pub use crate::testing::{
+    run::{Running, perform, perform_raw, start},
+    workflow::{WorkflowRun, workflow},
+};
 use crate::{broker::Broker, error::Error, topology::DEAD};
 
 /// Reads the dead letters of a queue without removing them.

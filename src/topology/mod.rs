@@ -14,6 +14,7 @@
 //! level for all |
 //! | exchange `leveret.v1.events` (topic) | status updates of tracked jobs |
 //! | exchange `leveret.v1.topics` (topic) | entry for events, by topic; the queues of subscriptions are bound to it |
+//! | queue `leveret.v1.workflows` | workflows to start and the ends of their steps, until a server reads them; no limits |
 //! | queue `leveret.v1.status` | status updates, for seven days, until a status store ingests them; that store declares it |
 //! | `leveret.v1.cancelled` (fanout and stream) | ids of cancelled jobs, for ten years |
 //! | `leveret.v1.catalogue` (fanout and stream) | the jobs that workers can run, indefinitely |
@@ -98,6 +99,8 @@ pub(crate) enum Target {
     Reply(String),
     /// RabbitMQ's direct reply-to: publishes to it are never known to arrive.
     DirectReply(String),
+    /// The queue of workflows.
+    Workflows,
     /// The end of a stream.
     Stream(Stream),
     /// The subscriptions to a topic.
@@ -146,6 +149,7 @@ impl Target {
         match self {
             Self::Queue(queue) | Self::Delayed(queue, _) | Self::Dead(queue) | Self::StatusUpdate(_, queue) => queue,
             Self::Reply(queue) | Self::DirectReply(queue) => queue,
+            Self::Workflows => "workflows",
             Self::Stream(stream) => stream.name(),
             Self::Topic(topic) => topic,
             Self::Schedule(_, schedule) => schedule,
@@ -189,6 +193,12 @@ impl Topology {
     #[must_use]
     pub fn unrouted(&self) -> String {
         self.name("unrouted")
+    }
+
+    /// Returns the queue for workflows to start and for the ends of their steps.
+    #[must_use]
+    pub fn workflows(&self) -> String {
+        self.name("workflows")
     }
 
     /// Returns the exchange for status updates of tracked jobs, under `job.<step>.<queue>`, and for messages of schedules.
@@ -253,6 +263,9 @@ impl Topology {
         plan.exchange(&due, ExchangeKind::Topic, Some(&unrouted));
         plan.queue(&unrouted, kept_arguments());
         plan.bind(&unrouted, "", Destination::Queue(unrouted.clone()));
+        // Bound as a job queue is: whoever may publish jobs may start workflows, and report the ends of their steps.
+        plan.queue(&self.workflows(), kept_arguments());
+        plan.bind(&self.jobs(), &self.workflows(), Destination::Queue(self.workflows()));
         plan.exchange(&self.status_exchange(), ExchangeKind::Topic, None);
         plan.exchange(&self.topics(), ExchangeKind::Topic, None);
         for stream in [Stream::Catalogue, Stream::Cancelled] {

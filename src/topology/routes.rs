@@ -17,6 +17,7 @@ pub(crate) struct Routes {
     /// The default exchange, which routes to queues by their names.
     default: ShortString,
     topics: ShortString,
+    workflows: ShortString,
     catalogue: ShortString,
     cancelled: ShortString,
     /// For each level, the exchange that starts a chain there and the exchange of its fast path.
@@ -32,6 +33,7 @@ impl Routes {
             status: short(&topology.status_exchange()),
             default: ShortString::default(),
             topics: short(&topology.topics()),
+            workflows: short(&topology.workflows()),
             catalogue: short(&topology.stream(Stream::Catalogue)),
             cancelled: short(&topology.stream(Stream::Cancelled)),
             levels,
@@ -42,6 +44,7 @@ impl Routes {
     pub(crate) fn to(&self, target: &Target) -> (ShortString, ShortString) {
         let (exchange, key) = match target {
             Target::Queue(queue) | Target::Delayed(queue, Wait::None) => (&self.jobs, short(queue)),
+            Target::Workflows => (&self.jobs, self.workflows.clone()),
             Target::Dead(queue) => (&self.dead, short(queue)),
             Target::StatusUpdate(step, queue) => {
                 (&self.status, short(&format!("job.{step}.{}", delay::topic_word(queue))))
@@ -72,6 +75,7 @@ mod tests {
         let route = |target| routes.to(&target);
         let pair = |exchange: &str, key: &str| (exchange.into(), key.into());
         assert_eq!(route(Target::Queue("email".into())), pair("leveret.v1.jobs", "email"));
+        assert_eq!(route(Target::Workflows), pair("leveret.v1.jobs", "leveret.v1.workflows"));
         assert_eq!(route(Target::Dead("email".into())), pair("leveret.v1.dead", "email"));
         let fast = route(Target::after("a.b", Wait::Units(16)));
         assert_eq!(fast, pair("leveret.v1.delay.04.in", "due.a%2Eb"));

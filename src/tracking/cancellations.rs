@@ -78,7 +78,7 @@ pub(crate) struct ReaderGuard {
 /// Watch of a running attempt, which ends when this is dropped.
 pub(crate) struct CancelWatch {
     cancellations: Cancellations,
-    id: String,
+    ids: Vec<String>,
     cancelled: Arc<SetOnce<()>>,
 }
 
@@ -128,13 +128,16 @@ impl Cancellations {
         self.lock().contains(id, since)
     }
 
-    /// Watches a running job for cancellation; it may already be cancelled.
-    pub(crate) fn watch(&self, id: &str, since: u64) -> CancelWatch {
-        let mut state = self.lock();
-        let cancelled = Arc::new(if state.contains(id, since) { SetOnce::new_with(Some(())) } else { SetOnce::new() });
-        let running = Running { since, cancelled: Arc::clone(&cancelled) };
-        state.running.entry(id.to_owned()).or_default().push(running);
-        CancelWatch { cancellations: self.clone(), id: id.to_owned(), cancelled }
+    /// Watches a running job for cancellation under any of these ids; it may already be cancelled.
+    pub(crate) fn watch(&self, ids: impl Iterator<Item = String>, since: u64) -> CancelWatch {
+        let (mut state, ids) = (self.lock(), ids.collect::<Vec<_>>());
+        let is_cancelled = ids.iter().any(|id| state.contains(id, since));
+        let cancelled = Arc::new(if is_cancelled { SetOnce::new_with(Some(())) } else { SetOnce::new() });
+        for id in &ids {
+            let running = Running { since, cancelled: Arc::clone(&cancelled) };
+            state.running.entry(id.clone()).or_default().push(running);
+        }
+        CancelWatch { cancellations: self.clone(), ids, cancelled }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -152,10 +155,11 @@ impl CancelWatch {
 impl Drop for CancelWatch {
     fn drop(&mut self) {
         let mut state = self.cancellations.lock();
-        if let Some(running) = state.running.get_mut(&self.id) {
+        for id in &self.ids {
+            let Some(running) = state.running.get_mut(id) else { continue };
             running.retain(|running| !Arc::ptr_eq(&running.cancelled, &self.cancelled));
             if running.is_empty() {
-                state.running.remove(&self.id);
+                state.running.remove(id);
             }
         }
     }
@@ -192,13 +196,17 @@ mod tests {
     #[tokio::test]
     async fn an_attempt_is_notified_of_a_cancellation_of_its_own_life_only() {
         let cancellations = Cancellations::default();
-        let (before, after) = (cancellations.watch("a", 999), cancellations.watch("a", 1_000));
+        let watch = |since| cancellations.watch(["a".to_owned(), "w:*".to_owned()].into_iter(), since);
+        let (before, after) = (watch(999), watch(1_000));
         cancellations.note("a", 1_000);
         assert!(before.cancelled().initialized() && !after.cancelled().initialized());
         drop(before);
         cancellations.note("a", 1_001);
         assert!(after.cancelled().initialized());
-        drop(after);
+        let by_workflow = watch(2_000);
+        cancellations.note("w:*", 2_001);
+        assert!(by_workflow.cancelled().initialized());
+        drop((after, by_workflow));
         assert!(cancellations.lock().running.is_empty());
     }
 }

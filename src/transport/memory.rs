@@ -39,9 +39,10 @@ pub(crate) struct Memory {
 
 #[derive(Default)]
 struct State {
-    /// The names of two queues in the broker's namespace.
+    /// The names of three queues in the broker's namespace.
     unrouted: String,
     status: String,
+    workflows: String,
     queues: HashMap<String, Stored>,
     /// Number of delayed jobs.
     delayed: usize,
@@ -100,8 +101,10 @@ impl Stored {
 
 impl Memory {
     pub(crate) fn new(topology: Topology) -> Self {
-        let (unrouted, status) = (topology.unrouted(), topology.status());
-        let state = Arc::new(Mutex::new(State { unrouted, status, ..State::default() }));
+        let (unrouted, status, workflows) = (topology.unrouted(), topology.status(), topology.workflows());
+        let mut state = State { unrouted, status, workflows, ..State::default() };
+        state.queues.entry(topology.workflows()).or_default();
+        let state = Arc::new(Mutex::new(state));
         Self { state, started: (SystemTime::now(), Instant::now()), topology }
     }
 
@@ -199,6 +202,10 @@ impl Memory {
             // Direct reply-to belongs to a channel, which no client of this broker has.
             Target::DirectReply(_) => {}
             Target::Queue(queue) | Target::Reply(queue) => state.push(queue, message),
+            Target::Workflows => {
+                let queue = state.workflows.clone();
+                state.push(&queue, message);
+            }
             Target::Dead(queue) => state.push_or_unrouted(&format!("{queue}{DEAD}"), message),
             Target::StatusUpdate(step, _) => state.push_update(step, message),
             Target::Stream(stream) => state.append(*stream, message),
@@ -231,9 +238,8 @@ impl Memory {
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.lock();
         let schedules = self.topology.schedule("");
-        let (unrouted, status) = (&state.unrouted, &state.status);
-        let kept =
-            |name: &String| name.ends_with(DEAD) || [unrouted, status].contains(&name) || name.starts_with(&schedules);
+        let system = [&state.unrouted, &state.status, &state.workflows];
+        let kept = |name: &String| name.ends_with(DEAD) || system.contains(&name) || name.starts_with(&schedules);
         let idle = |stored: &Stored| stored.ready.is_empty() && stored.unacked == 0;
         state.delayed == 0 && state.queues.iter().all(|(name, stored)| kept(name) || idle(stored))
     }

@@ -34,3 +34,4 @@ mod tracked;
 mod unique;
 mod versions;
 mod wire;
+mod workflows;

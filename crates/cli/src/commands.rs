@@ -18,6 +18,7 @@ mod shared;
 mod simulate;
 mod topology;
 mod tracked;
+mod workflows;
 
 use clap::Subcommand;
 use leveret::telemetry::Telemetry;
@@ -30,6 +31,7 @@ pub(crate) enum Command {
     Publish(Box<publish::Arguments>),
     Queues(Box<queues::Arguments>),
     Jobs(Box<jobs::Arguments>),
+    Workflows(Box<workflows::Arguments>),
     Dead(Box<dead::Arguments>),
     Schedule(Box<schedule::Arguments>),
     Events(Box<events::Arguments>),
@@ -52,6 +54,7 @@ impl Command {
             Self::Publish(arguments) => publish::run(*arguments).await,
             Self::Queues(arguments) => queues::run(*arguments).await,
             Self::Jobs(arguments) => jobs::run(*arguments).await,
+            Self::Workflows(arguments) => workflows::run(*arguments).await,
             Self::Dead(arguments) => dead::run(*arguments).await,
             Self::Schedule(arguments) => schedule::run(*arguments).await,
             Self::Events(arguments) => events::run(*arguments).await,
@@ -73,7 +76,7 @@ impl Command {
         match self {
             Self::Serve(arguments) => Some(arguments.telemetry.clone()),
             Self::Outbox(arguments) => arguments.telemetry(),
-            Self::Publish(_) | Self::Dead(_) | Self::Schedule(_) | Self::Events(_) => {
+            Self::Publish(_) | Self::Dead(_) | Self::Schedule(_) | Self::Events(_) | Self::Workflows(_) => {
                 Some(Telemetry { log: "off".to_owned(), ..Telemetry::default() })
             }
             _ => None,

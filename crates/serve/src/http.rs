@@ -1,7 +1,7 @@
 //! The HTTP API: the operations of the OpenAPI document, its page, and the probes.
 //!
 //! In the order in which a request passes: `trace` (request ids, counts, panics), `access` (tokens and roles), then the
-//! handlers in `tasks`, `events`, `dead`, `audit`, `catalogue`, `health` and `page`. `extract` reads requests, `problem` is every
+//! handlers in `tasks`, `workflows`, `events`, `dead`, `audit`, `catalogue`, `health` and `page`. `extract` reads requests, `problem` is every
 //! error response. `openapi` completes the document, which comes from the handlers and their types.
 
 #![allow(unused_qualifications, reason = "utoipa's macros write paths in full")]
@@ -13,11 +13,13 @@ mod dead;
 mod events;
 mod extract;
 mod health;
+mod idempotency;
 mod openapi;
 mod page;
 mod problem;
 mod tasks;
 mod trace;
+mod workflows;
 
 use std::sync::Arc;
 
@@ -46,6 +48,7 @@ pub(crate) fn routes(services: &Services, tokens: Tokens) -> Result<Router, prom
     let (access, counted) = (Arc::new(Access::new(tokens)), Arc::clone(&trace));
     let (api, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .merge(tasks::routes())
+        .merge(workflows::routes())
         .merge(dead::routes())
         .routes(routes!(events::emit))
         .routes(routes!(audit::list))

@@ -21,8 +21,10 @@
 //! * `time`, `json`, `detached`, `field_error`, `schema`: helpers. `schema` checks payloads.
 //! * `waiters`: clients that wait for jobs. `recorder`: writes status updates into the store.
 //! * `dead`: dead letters ingested from the broker, kept, and replayed.
+//! * `workflow_metrics`, `publisher_task`: what the parts of the server that run workflows share.
 //! * `services`: the state that the modules below share.
 //! * `jobs`: submit, find, wait for, cancel and retry jobs. It has no HTTP, so that commands use it too.
+//! * `workflows`: start, run, show, cancel and retry workflows. It has no HTTP either.
 //! * `tracker`: moves status updates of tracked jobs from the broker into the store.
 //! * `tokens`, `http`: roles, routes, error responses, the OpenAPI document.
 //! * `options`, `server`: settings, and the server process.
@@ -34,6 +36,7 @@ mod http;
 pub mod jobs;
 mod json;
 mod options;
+mod publisher_task;
 mod recorder;
 mod schema;
 mod server;
@@ -41,6 +44,8 @@ mod services;
 mod tokens;
 mod tracker;
 mod waiters;
+mod workflow_metrics;
+pub mod workflows;
 
 pub use crate::{
     options::{Error, Options},

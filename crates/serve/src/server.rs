@@ -19,6 +19,7 @@ use crate::{
     services::Services,
     tracker,
     waiters::Waiters,
+    workflows,
 };
 
 /// The time limit for writing remaining status updates when the server stops.
@@ -77,6 +78,7 @@ impl Server {
         let failed = |source| Error::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
+        services.workflow_metrics.register()?;
         let routes = http::routes(&services, tokens)?;
         let limits = Limits { connections, idle: IDLE };
         Ok(Self { services, address, listener, routes, retention, queues, limits, drain })
@@ -103,6 +105,7 @@ impl Server {
         ingesting.spawn(tracker::track(services.clone(), retention, stop.clone()));
         let (broker, store, catalogue) = (services.broker.clone(), services.store.clone(), services.catalogue.clone());
         ingesting.spawn(ingest::run(broker, store, catalogue, queues, stop.clone()));
+        ingesting.spawn(workflows::run(services.clone(), stop.clone()));
         let replays = services.dead.clone();
         let resuming = stop.clone();
         let replays = AbortOnDropHandle::new(tokio::spawn(async move { replays.resume_abandoned(resuming).await }));

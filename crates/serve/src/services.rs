@@ -12,9 +12,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     dead::{DeadLetterService, redact::RedactionRules},
+    publisher_task::PublisherTask,
     recorder::Recorder,
     schema::Schemas,
     waiters::Waiters,
+    workflow_metrics::WorkflowMetrics,
 };
 
 /// Longest wait of a submission for the first connection to the broker.
@@ -41,6 +43,8 @@ pub struct Services {
     pub(crate) schemas: Arc<Schemas>,
     pub(crate) waiters: Waiters,
     pub(crate) recorder: Recorder,
+    pub(crate) workflow_messages: PublisherTask,
+    pub(crate) workflow_metrics: WorkflowMetrics,
     prepared: Arc<SetOnce<()>>,
     _preparing: Arc<AbortOnDropHandle<()>>,
 }
@@ -67,6 +71,8 @@ impl Services {
             recorder: Recorder::start(store.clone(), waiters.clone()),
             waiters,
             store,
+            workflow_messages: PublisherTask::default(),
+            workflow_metrics: WorkflowMetrics::default(),
             prepared,
             _preparing: Arc::new(AbortOnDropHandle::new(preparing)),
         }

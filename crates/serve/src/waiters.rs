@@ -43,11 +43,18 @@ impl Waiters {
     }
 
     pub(crate) fn moved(&self, moved: &[StatusChange]) {
+        self.wake(moved.iter().map(|moved| moved.id.as_str()));
+    }
+
+    /// Wakes the clients that wait under these names.
+    pub(crate) fn wake(&self, names: impl Iterator<Item = impl AsRef<str>>) {
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         if jobs.is_empty() {
             return;
         }
-        moved.iter().filter_map(|moved| jobs.get(&moved.id)).flatten().for_each(|update| update.notify_one());
+        for name in names {
+            jobs.get(name.as_ref()).into_iter().flatten().for_each(|update| update.notify_one());
+        }
     }
 
     /// Ends all waiting, because the server stops.

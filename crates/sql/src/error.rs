@@ -137,6 +137,9 @@ pub enum Error {
         /// The event at which it stands still.
         at: Option<u64>,
     },
+    /// A workflow that could never be started.
+    #[error("the workflow cannot be started: {0}")]
+    InvalidWorkflow(leveret::workflow::WorkflowError),
     /// The database did not answer within the time limit: it is halted, or the network drops its packets. The statement
     /// may have run nevertheless.
     #[error("the database does not answer")]

@@ -28,7 +28,8 @@
 //!
 //! # Layout
 //!
-//! * `enqueue`: writes a job in a transaction. `emit`: the same for events. `operate`: what an operator sees and does.
+//! * `enqueue`: writes a job in a transaction. `emit`: the same for events. `start`: the same for
+//!   workflows. `operate`: what an operator sees and does.
 //! * `relay`: publishes what was committed. `claim`: its statements. `relay/publish`: publishes one batch. `metrics`.
 
 mod claim;
@@ -37,6 +38,7 @@ mod enqueue;
 mod metrics;
 mod operate;
 mod relay;
+mod start;
 
 pub use self::{
     enqueue::Outbox,

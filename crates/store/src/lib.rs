@@ -1,5 +1,5 @@
-//! The database of Leveret's server, a [`Store`]: the status of tracked jobs, dead letters, idempotency keys, the audit
-//! log; and for workers and publishers shared limits and unique keys.
+//! The database of Leveret's server, a [`Store`]: the status of tracked jobs, dead letters, workflows, idempotency keys,
+//! the audit log; and for workers and publishers shared limits and unique keys.
 //!
 //! SQLite serves one server, PostgreSQL several. The statements are the same on both. The transactional outbox and the
 //! inbox, which are in *your* database, are in the crate `leveret-sql`, whose connection pools this crate uses.
@@ -37,6 +37,7 @@
 //! * `open`: the database and its write locks. `page`: pages and cursors. `time`: times in JSON.
 //! * `status`: tracked jobs. `idempotency`: responses to repeated requests. `unique`: keys of unique jobs.
 //! * `dead`: dead letters, from their ingestion to their replay.
+//! * `workflows`: workflows, their steps and jobs, and what is to be published next.
 //! * `permits`: limits that workers share.
 //! * `audit`: the audit log. `retention`: the deletion of old rows.
 //!
@@ -54,6 +55,7 @@ mod status;
 #[doc(hidden)]
 pub mod time;
 mod unique;
+mod workflows;
 
 pub use leveret_sql::{Error, Result};
 
@@ -68,4 +70,8 @@ pub use crate::{
     page::{Cursor, InvalidCursor, Page},
     retention::{Pruned, Retention},
     status::{JobFilter, JobState, StatusChange, TimelineEntry, TrackedJob},
+    workflows::{
+        AppliedWorkflows, InputOutcome, NewWorkflow, StoredStep, StoredWorkflow, StoredWorkflowJob, WorkflowCounts,
+        WorkflowFilter, WorkflowInput, WorkflowMessage, WorkflowPublish, WorkflowPublishes,
+    },
 };

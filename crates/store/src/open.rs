@@ -19,8 +19,16 @@ const MIGRATIONS: Migrations = Migrations {
     table: "leveret_migrations",
     // `LOCKS | 1`.
     lock: "SELECT pg_advisory_xact_lock(7810779304907767809)",
-    sqlite: &[include_str!("../migrations/sqlite/1.sql"), include_str!("../migrations/sqlite/2.sql")],
-    postgres: &[include_str!("../migrations/postgres/1.sql"), include_str!("../migrations/postgres/2.sql")],
+    sqlite: &[
+        include_str!("../migrations/sqlite/1.sql"),
+        include_str!("../migrations/sqlite/2.sql"),
+        include_str!("../migrations/sqlite/3.sql"),
+    ],
+    postgres: &[
+        include_str!("../migrations/postgres/1.sql"),
+        include_str!("../migrations/postgres/2.sql"),
+        include_str!("../migrations/postgres/3.sql"),
+    ],
 };
 
 /// An open database. Clones share its connections.

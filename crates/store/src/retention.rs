@@ -32,6 +32,8 @@ pub struct Retention {
     pub letters: Duration,
     /// Idempotency keys, from the first claim: 24 h by default.
     pub claims: Duration,
+    /// Workflows with the results of their steps, from their end: 7 days by default.
+    pub workflows: Duration,
 }
 
 impl Default for Retention {
@@ -43,6 +45,7 @@ impl Default for Retention {
             unfinished: 90 * DAY,
             letters: 7 * DAY,
             claims: 24 * HOUR,
+            workflows: 7 * DAY,
         }
     }
 }
@@ -56,6 +59,8 @@ pub struct Pruned {
     pub letters: u64,
     /// Idempotency keys.
     pub claims: u64,
+    /// Workflows.
+    pub workflows: u64,
 }
 
 impl Store {
@@ -92,6 +97,7 @@ impl Store {
         let old = "DELETE FROM leveret_idempotency WHERE key IN
                    (SELECT key FROM leveret_idempotency WHERE created_at < $1 LIMIT $2)";
         pruned.claims = self.portions(WriteLock::Idempotency, &[old], before(retention.claims)).await?;
+        pruned.workflows = self.prune_workflows(before(retention.workflows)).await?;
         Ok(pruned)
     }
 

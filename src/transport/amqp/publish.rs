@@ -82,7 +82,8 @@ impl PublishTask {
         let deadline = began + self.setup.config.publish_timeout;
         let answer = match self.send_once(target, message, fail_fast, deadline).await {
             Err(Failure::Returned(message))
-                if matches!(target, Target::Delayed(..) | Target::Stream(_)) && self.repair(began, deadline).await =>
+                if matches!(target, Target::Delayed(..) | Target::Stream(_) | Target::Workflows)
+                    && self.repair(began, deadline).await =>
             {
                 self.send_once(target, message, fail_fast, deadline).await
             }

@@ -42,6 +42,10 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             metrics.transient.inc();
         }
         if let Some((kind, reason)) = unfit {
+            // The end of a step, or of a request, is reported before it is settled.
+            if (received.step.is_some() || received.reply.is_some()) && !received.message.must_not_be_rejected() {
+                return self.start(session, tag, received, Work::Reject(Disposition::dead(kind, reason)));
+            }
             metrics.error(kind);
             if received.message.must_not_be_rejected() {
                 let work = Work::Settle(Disposition::dead(kind, reason));
@@ -56,9 +60,6 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 Settlement::Reject.as_str(),
                 Some(Finish::Dead),
             );
-            if received.reply.is_some() {
-                return self.start(session, tag, received, Work::Reject(Disposition::dead(kind, reason)));
-            }
             return self.settle(session, tag, &received, Settlement::Reject);
         }
         let route = |_: Option<&str>| index.ok_or_else(|| self.handlers.without_handler(&received));

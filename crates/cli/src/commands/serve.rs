@@ -14,7 +14,7 @@ use leveret_store::Retention;
 use super::shared::{StoreArguments, hidden_if_of_workers};
 use crate::output::{Exit, Failure, print};
 
-/// Runs the server: job API, status of tracked jobs, dead letters
+/// Runs the server: job API, status of tracked jobs, workflows, dead letters
 ///
 /// Other services submit jobs over HTTP and query their status. The server ingests dead letters into its store, where
 /// operators inspect and replay them. The API documentation is at /api. Without tokens the server listens on loopback only.
@@ -79,6 +79,10 @@ struct RetentionArguments {
     /// Retention of replayed or purged dead letters; others are kept indefinitely
     #[arg(long, env = "LEVERET_KEEP_LETTERS", value_parser = leveret::duration, default_value = "168h", value_name = "DURATION")]
     keep_letters: Duration,
+
+    /// Retention of workflows that have ended, with the results of their steps
+    #[arg(long, env = "LEVERET_KEEP_WORKFLOWS", value_parser = leveret::duration, default_value = "168h", value_name = "DURATION")]
+    keep_workflows: Duration,
 }
 
 const AFTER_HELP: &str = "\
@@ -99,12 +103,14 @@ Examples:
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let tokens = tokens(arguments.tokens_file.as_deref(), arguments.tokens.as_deref())?;
-    let RetentionArguments { keep_succeeded, keep_failed, keep_cancelled, keep_letters } = arguments.kept;
+    let RetentionArguments { keep_succeeded, keep_failed, keep_cancelled, keep_letters, keep_workflows } =
+        arguments.kept;
     let retention = Retention {
         succeeded: keep_succeeded,
         dead: keep_failed,
         cancelled: keep_cancelled,
         letters: keep_letters,
+        workflows: keep_workflows,
         ..Retention::default()
     };
     let options = Options {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use leveret::{Context, JobResult, RawEvent, Subscription, Worker, testing::start};
+use leveret_harness::eventually;
 use leveret_tests::fires::Fires;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
@@ -15,7 +16,7 @@ use crate::{
 };
 
 /// The arguments of each command, and the exit code of a run whose output is read. `#` is 1, and 2 the second time.
-const RUNS: [(&str, &[&str], i32); 45] = [
+const RUNS: [(&str, &[&str], i32); 54] = [
     ("publish", &["test.script", "--queue", QUEUE, "--payload", r#"{"label": "p", "acts": ["succeed"]}"#], 0),
     ("queues", &[], 0),
     ("jobs list", &[], 0),
@@ -23,6 +24,15 @@ const RUNS: [(&str, &[&str], i32); 45] = [
     ("jobs wait", &["t1"], 1),
     ("jobs cancel", &["d#"], 0),
     ("jobs retry", &["t#"], 0),
+    ("workflows start", &["WORKFLOW"], 0),
+    ("workflows list", &[], 0),
+    ("workflows show", &["w1", "--format", "svg"], 0),
+    ("workflows wait", &["w1", "--timeout", "1s"], 124),
+    ("workflows pause", &["w#"], 0),
+    ("workflows resume", &["w#"], 0),
+    ("workflows skip", &["f#"], 0),
+    ("workflows retry", &["r#"], 0),
+    ("workflows cancel", &["w#"], 0),
     ("dead list", &[], 0),
     ("dead show", &["1"], 0),
     ("dead groups", &[], 0),
@@ -85,6 +95,7 @@ async fn every_command_is_quiet_on_a_closed_pipe_and_fails_on_a_full_disk() {
             let given = |argument: &&str| match *argument {
                 "EDITED" => post.path("edited.json"),
                 "LETTERS" => post.path("letters.jsonl"),
+                "WORKFLOW" => post.path("workflow.json"),
                 "DATABASE" => post.path("own.db"),
                 "SERVER" => address.clone(),
                 other if other.len() < 3 => other.replace('#', number),
@@ -127,7 +138,25 @@ async fn prepare(post: &Post) {
         post.run(&[&publish[..], &[&delayed, "--delay", "1h", "--wait", "1s"]].concat()).await.ends(124);
         post.run(&["jobs", "wait", &given_up]).await.ends(1);
     }
-    post.dead_in_store(6).await;
+    let delayed = r#"{"name": "w", "id": "ID", "steps": {"a": {"job": "test.script", "queue": "mail", "delay": "1h",
+        "payload": {"label": "w", "acts": ["succeed"]}}}}"#;
+    let failing = r#"{"name": "w", "id": "ID", "steps": {"a": {"job": "test.script", "queue": "mail", "if_failed": "wait",
+        "payload": {"label": "w", "acts": [{"give_up": "no"}]}}}}"#;
+    for (id, definition) in
+        [("w1", delayed), ("w2", delayed), ("f1", failing), ("f2", failing), ("r1", failing), ("r2", failing)]
+    {
+        post.run_with(&["workflows", "start", "-"], &definition.replace("ID", id)).await.ends(0);
+    }
+    std::fs::write(post.path("workflow.json"), delayed.replace(r#""id": "ID", "#, "")).unwrap();
+    eventually("the workflows run and wait", LONG, async || {
+        let list = post.run(&["workflows", "list", "--output", "json"]).await.ends(0).json();
+        let count = |status: &str| {
+            list["items"].as_array().unwrap().iter().filter(|workflow| workflow["status"] == status).count()
+        };
+        (count("Waiting"), count("Running")) == (4, 2)
+    })
+    .await;
+    post.dead_in_store(10).await;
     std::fs::write(post.path("edited.json"), r#"{"label": "edited", "acts": ["succeed"]}"#).unwrap();
     post.run(&["dead", "export", "--file", &post.path("letters.jsonl")]).await.ends(0);
     for part in ["outbox", "inbox", "projections"] {

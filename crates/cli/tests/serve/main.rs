@@ -8,3 +8,4 @@ mod killed;
 mod readme;
 mod stage;
 mod tokens;
+mod workflows;

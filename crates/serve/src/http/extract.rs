@@ -28,6 +28,7 @@ use super::problem::Problem;
 use crate::{field_error::FieldError, services::Services};
 
 const READ_WITHIN: Duration = Duration::from_secs(30);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// The parameters of a path.
 #[derive(FromRequestParts)]
@@ -94,6 +95,21 @@ pub(crate) struct PageQuery {
     #[serde(default = "default_page_limit", deserialize_with = "page_limit")]
     #[param(minimum = 1, maximum = 1000)]
     pub(crate) limit: u32,
+}
+
+/// A wait for an end.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct WaitQuery {
+    /// Waits until the end, but not longer than this; at most 60s.
+    #[serde(default, deserialize_with = "wait")]
+    #[param(value_type = Option<String>, pattern = "^[0-9]+(us|ms|s|m|h)?$", example = "10s")]
+    pub(crate) wait: Option<Duration>,
+}
+
+fn wait<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let wait = leveret::duration(&String::deserialize(from)?).map_err(D::Error::custom)?;
+    if wait > LONGEST_WAIT { Err(D::Error::custom("must be at most 60s")) } else { Ok(Some(wait)) }
 }
 
 /// An operation without parameters in its query.

@@ -15,7 +15,7 @@ use crate::services::Services;
 const PING_WITHIN: Duration = Duration::from_secs(2);
 
 pub(super) fn metrics(State(services): State<Services>, trace: &Trace) -> Response {
-    let text = services.broker.metrics_text() + &trace.text();
+    let text = services.broker.metrics_text() + &trace.text() + &services.workflow_metrics.text();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 

@@ -17,6 +17,7 @@ use crate::{
     dead,
     field_error::FieldError,
     jobs::{self, Status},
+    workflows::{self, WorkflowStatus},
 };
 
 /// An error response. The body's type is for programs, its detail for people.
@@ -44,6 +45,8 @@ pub(crate) struct ProblemBody {
     task_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     task_status: Option<Status>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workflow_status: Option<WorkflowStatus>,
     /// The size limit in bytes that the request exceeds.
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<usize>,
@@ -59,6 +62,7 @@ impl Problem {
             errors: None,
             task_id: None,
             task_status: None,
+            workflow_status: None,
             limit: None,
         };
         Self { status, body: Box::new(body), headers: HeaderMap::new() }
@@ -224,6 +228,29 @@ impl From<dead::Error> for Problem {
             Error::Reader(error) => Self::internal(&error),
             Error::Store(error) => error.into(),
             Error::Io(_) => Self::new(StatusCode::BAD_REQUEST, "bad-request", "the body ended before its time"),
+        }
+    }
+}
+
+impl From<workflows::Error> for Problem {
+    fn from(error: workflows::Error) -> Self {
+        use workflows::Error;
+        let detail = error.to_string();
+        let conflict = |kind| Self::new(StatusCode::CONFLICT, kind, detail.as_str());
+        match error {
+            Error::Invalid { field_errors } => Self::invalid(detail, field_errors),
+            Error::Different { .. } => conflict("workflow-differs"),
+            Error::KeyReused => conflict("idempotency-key-reused"),
+            Error::KeyInFlight => conflict("idempotency-key-in-flight").retry_after(1),
+            Error::NotFound { .. } | Error::NoStep { .. } => Self::new(StatusCode::NOT_FOUND, "not-found", detail),
+            Error::Conflict { status, .. } => {
+                let mut problem = conflict("conflict");
+                problem.body.workflow_status = Some(status);
+                problem
+            }
+            Error::TooManyWait => Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-wait", detail).retry_after(5),
+            Error::Unprepared { .. } => Self::unavailable("starting", detail),
+            Error::Store(error) => error.into(),
         }
     }
 }

@@ -1,7 +1,5 @@
 //! `/api/tasks`: submit, find, follow, cancel, retry.
 
-mod idempotency;
-
 use std::{convert::Infallible, time::Duration};
 
 use axum::{
@@ -16,15 +14,15 @@ use axum::{
 use futures_util::{Stream, stream};
 use leveret::{PublishError, time::now_ms};
 use leveret_store::{Cursor, JobFilter, Page};
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::idempotency::IdempotencyKey;
 use super::{
     access::Caller,
-    extract::{BodyLimit, Json, NoQuery, PageQuery, Path, Queries, Query, parsed, text},
+    extract::{BodyLimit, Json, NoQuery, PageQuery, Path, Queries, Query, WaitQuery, parsed, text},
+    idempotency::IdempotencyKey,
     problem::{Problem, ProblemBody},
 };
 use crate::{
@@ -33,7 +31,6 @@ use crate::{
     services::Services,
 };
 
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The bytes that a submission may have beside its payload.
 const AROUND_PAYLOAD: usize = 16 * 1024;
 /// The greatest size of a batch, in payloads of the greatest size.
@@ -71,20 +68,6 @@ struct TaskQuery {
     /// Only tasks with this text in the name that they were submitted with.
     #[serde(default, deserialize_with = "text")]
     label: Option<String>,
-}
-
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct WaitQuery {
-    /// Waits until the task has ended, but not longer than this; at most 60s.
-    #[serde(default, deserialize_with = "wait")]
-    #[param(value_type = Option<String>, pattern = "^[0-9]+(us|ms|s|m|h)?$", example = "10s")]
-    wait: Option<Duration>,
-}
-
-fn wait<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    let wait = leveret::duration(&String::deserialize(from)?).map_err(D::Error::custom)?;
-    if wait > LONGEST_WAIT { Err(D::Error::custom("must be at most 60s")) } else { Ok(Some(wait)) }
 }
 
 #[derive(Serialize, ToSchema)]

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 18] = [
     "time",
     "json",
     "detached",
@@ -14,8 +14,11 @@ const ORDER: [&str; 15] = [
     "waiters",
     "recorder",
     "dead",
+    "workflow_metrics",
+    "publisher_task",
     "services",
     "jobs",
+    "workflows",
     "tracker",
     "tokens",
     "http",

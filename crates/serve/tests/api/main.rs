@@ -21,3 +21,4 @@ mod status;
 mod store;
 mod submit;
 mod work;
+mod workflows;

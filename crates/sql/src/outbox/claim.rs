@@ -61,7 +61,7 @@ pub(super) struct ClaimRequest {
     pub(super) token: i64,
     pub(super) rows: u64,
     pub(super) lease: Duration,
-    /// Larger payloads are not read.
+    /// Larger payloads are not read, except definitions of workflows, which have a limit of their own.
     pub(super) payload_limit: usize,
 }
 
@@ -105,7 +105,8 @@ impl Dialect {
         format!(
             "UPDATE leveret_outbox SET lease = $1, leased_until = {now} + $2
              WHERE seq IN (SELECT seq FROM fit) AND leased_until <= {now}
-             RETURNING seq, id, job, queue, CASE WHEN length(payload) <= $3 THEN payload END AS payload,
+             RETURNING seq, id, job, queue,
+                       CASE WHEN length(payload) <= $3 OR job = 'leveret.workflow.start' THEN payload END AS payload,
                        CAST(length(payload) AS BIGINT) AS size, options, order_key, enqueued_at, tries",
             now = self.now(),
         )

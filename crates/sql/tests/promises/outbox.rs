@@ -9,3 +9,4 @@ mod relay;
 mod sql;
 pub(crate) mod stage;
 mod trouble;
+mod workflows;

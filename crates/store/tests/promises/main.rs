@@ -13,4 +13,5 @@ mod replay;
 mod retention;
 mod status;
 mod unique;
+mod workflows;
 mod writers;

@@ -47,6 +47,7 @@ pub(super) enum Check {
     Consumers,
     DeadLetters,
     Unrouted,
+    Workflows,
     Catalogue,
     Times,
 }
@@ -68,6 +69,7 @@ impl Check {
             Self::Consumers => "consumers",
             Self::DeadLetters => "dead-letters",
             Self::Unrouted => "unrouted",
+            Self::Workflows => "workflows",
             Self::Catalogue => "catalogue",
             Self::Times => "times",
         }

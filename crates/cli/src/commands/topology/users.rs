@@ -40,7 +40,7 @@ pub(super) fn users(scope: &ExportScope) -> Vec<User> {
             "server",
             NOTHING,
             format!(r"^{space}\.(jobs|delay\..*|cancelled{topics})$"),
-            format!(r"^({queues}\.dead|{space}\.(status|unrouted|cancelled|catalogue))$"),
+            format!(r"^({queues}\.dead|{space}\.(status|unrouted|workflows|cancelled|catalogue))$"),
         ),
         user("publisher", NOTHING, format!(r"^{space}\.(jobs|delay\..*{topics})$"), NOTHING.to_owned()),
         user("foreign", NOTHING, format!(r"^{space}\.jobs$"), NOTHING.to_owned()),

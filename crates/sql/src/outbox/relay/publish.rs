@@ -13,6 +13,7 @@ use super::settings::RelaySettings;
 use crate::outbox::{
     claim::{ClaimedJob, PublishFailure},
     emit::{EVENT, event},
+    start::{START, failure, workflow},
 };
 
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
@@ -104,8 +105,11 @@ async fn publish_group(settings: &RelaySettings, until: Instant, group: Vec<Clai
     outcomes
 }
 
-/// Emits an event, or publishes a job.
+/// Emits an event, starts a workflow, or publishes a job.
 async fn publish_row(settings: &RelaySettings, mut row: ClaimedJob) -> RowOutcome {
+    if row.job == START {
+        return Box::pin(start(settings, row)).await;
+    }
     if row.job != EVENT {
         return publish_job(settings, row).await;
     }
@@ -121,6 +125,19 @@ async fn publish_row(settings: &RelaySettings, mut row: ClaimedJob) -> RowOutcom
         // other subscriptions, so tries are counted.
         Err(error @ PublishError::Uncertain { .. }) => tried(settings, tries, &error),
         Err(error) => failed(settings, tries, &error),
+    }
+}
+
+async fn start(settings: &RelaySettings, row: ClaimedJob) -> RowOutcome {
+    let Some(payload) = row.payload else { return too_large(settings, row.size) };
+    let workflow = match workflow(&payload) {
+        Ok(workflow) => workflow,
+        Err(reason) => return RowOutcome::Failed(aside(&reason)),
+    };
+    match settings.publisher.start(&workflow).await.map_err(failure) {
+        Ok(_) => RowOutcome::Published,
+        Err(Ok(error)) => failed(settings, row.tries, &error),
+        Err(Err(reason)) => RowOutcome::Failed(aside(&reason)),
     }
 }
 

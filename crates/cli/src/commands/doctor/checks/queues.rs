@@ -18,6 +18,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     findings.extend(rivals(facts));
     findings.extend(facts.job_queues.iter().filter_map(|queue| dead_letters(facts, queue)));
     findings.extend(unrouted(facts));
+    findings.extend(workflows(facts));
     if let Some(listing) = facts.listing() {
         findings.extend(ladder(facts, listing));
         findings.extend(replicas(facts, listing));
@@ -150,6 +151,23 @@ fn unrouted(facts: &Facts) -> Option<Finding> {
     })
 }
 
+/// The queue of workflows. Without workflows it needs no server.
+fn workflows(facts: &Facts) -> Option<Finding> {
+    let name = facts.topology().workflows();
+    let subject = format!("queue {name}");
+    let QueueState { ready, consumers, .. } = facts.seen(&name)?;
+    Some(match (ready, consumers) {
+        (0, 0) => Finding::ok(Check::Workflows, subject, "is empty, and no server runs workflows"),
+        (ready, 0) => {
+            let message = format!("no server reads it: workflows to start and ends of steps that wait: {ready}");
+            Finding::problem(Check::Workflows, subject, message).remedy("start leveret serve")
+        }
+        (ready, servers) => {
+            Finding::ok(Check::Workflows, subject, format!("servers: {servers}; messages waiting: {ready}"))
+        }
+    })
+}
+
 /// Checks the delay ladder. Messages on the way to the next queue are counted only in the total of their queue.
 fn ladder(facts: &Facts, listing: &Listing) -> Vec<Finding> {
     let stuck = |level: &String| {
@@ -278,6 +296,15 @@ mod tests {
         let (level, said) = finding(check, |facts| drop(facts.dead_letters.insert("email".into(), Err(refusal))));
         assert_eq!(level, Level::Note);
         assert_says(&said, &["could not be read", "refused", "the read right on email.dead"]);
+    }
+
+    #[test]
+    fn workflows_that_no_server_reads_are_a_problem() {
+        let (level, said) = finding(check, |facts| see(facts, "leveret.v1.workflows", 7, 0));
+        assert_eq!(level, Level::Problem);
+        assert_says(&said, &["leveret.v1.workflows", "that wait: 7", "leveret serve"]);
+        assert!(findings(check, |facts| see(facts, "leveret.v1.workflows", 7, 1)).is_empty());
+        assert!(findings(check, |facts| see(facts, "leveret.v1.workflows", 0, 0)).is_empty());
     }
 
     #[test]

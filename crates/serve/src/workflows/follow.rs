@@ -1,0 +1,95 @@
+//! Waits for a workflow's end, or for each change until then.
+
+use std::time::Duration;
+
+use leveret::text::hex;
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, timeout_at};
+
+use super::{error::Error, operate::waiter_key, status::WorkflowStatus, view::WorkflowView};
+use crate::{services::Services, waiters::Waiter};
+
+/// The changes of a workflow until its end; see [`Services::follow_workflow`].
+#[derive(Debug)]
+pub struct FollowingWorkflow {
+    services: Services,
+    waiter: Waiter,
+    id: String,
+    last: Option<String>,
+    ended: bool,
+}
+
+impl WorkflowView {
+    /// A version of the workflow's state: it changes with the state, and is the same for all servers on one store.
+    #[must_use]
+    pub fn version(&self) -> String {
+        let digest = Sha256::digest(serde_json::to_string(self).unwrap_or_default());
+        format!("{}/{}", self.updated_at, hex(&digest[..8]))
+    }
+}
+
+impl Services {
+    /// Waits until a workflow ends or waits for an operator, but not longer than `within`, and returns its state then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::TooManyWait`], [`Error::Store`].
+    pub async fn wait_for_workflow(&self, id: &str, within: Duration) -> Result<WorkflowView, Error> {
+        let deadline = Instant::now() + within;
+        // Registered before the first query, so that no change is missed between them.
+        let waiter = self.waiters.watch(&waiter_key(id)).ok_or(Error::TooManyWait)?;
+        while !WorkflowStatus::of(&self.known_workflow(id).await?.status()).is_end() {
+            if timeout_at(deadline, waiter.update()).await != Ok(true) {
+                break;
+            }
+        }
+        self.workflow(id).await
+    }
+
+    /// Follows a workflow: yields its state after each change. A client that followed before gives the last
+    /// [version](WorkflowView::version) that it has, and does not receive it again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::TooManyWait`], [`Error::Store`].
+    pub async fn follow_workflow(&self, id: &str, last: Option<&str>) -> Result<FollowingWorkflow, Error> {
+        let waiter = self.waiters.watch(&waiter_key(id)).ok_or(Error::TooManyWait)?;
+        let workflow = self.workflow(id).await?;
+        let ended = workflow.status.is_end() && last == Some(workflow.version().as_str());
+        let last = last.map(str::to_owned);
+        Ok(FollowingWorkflow { services: self.clone(), waiter, id: id.to_owned(), last, ended })
+    }
+}
+
+impl FollowingWorkflow {
+    /// Returns whether the workflow has ended and its last state was received.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.ended
+    }
+
+    /// The workflow's state now if it was not yielded yet, or else after its next change. None after its end, when it was
+    /// deleted, or when the server stops. Waits while the store is unreachable.
+    pub async fn next(&mut self) -> Option<WorkflowView> {
+        while !self.ended {
+            match self.services.workflow(&self.id).await {
+                Ok(workflow) => {
+                    self.ended = workflow.status.is_end();
+                    let version = Some(workflow.version());
+                    if version != self.last {
+                        self.last = version;
+                        return Some(workflow);
+                    }
+                }
+                Err(Error::NotFound { .. }) => return None,
+                Err(error) => {
+                    tracing::debug!(error = leveret::text::error_chain(&error), "the store is unreachable, retrying");
+                }
+            }
+            if !self.waiter.update().await {
+                return None;
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,159 @@
+//! Moves definitions and the ends of steps from the broker into the store. A batch is acked after its commit.
+//!
+//! What can never be applied is kept as a dead letter of the queue `leveret.v1.workflows`, with the reason.
+
+use std::time::Duration;
+
+use leveret::{
+    Error,
+    backoff::Backoff,
+    reader::{QueueReader, ReadMessage, Source},
+    time::now_ms,
+    topology::Topology,
+    workflow::{END, START, StepEnd, Workflow, engine::Input},
+};
+use leveret_store::{DeadSource, InputOutcome, NewDead, NewWorkflow, WorkflowInput};
+use tokio_util::sync::CancellationToken;
+
+use crate::{dead::letter, services::Services};
+
+/// The greatest number of messages in one commit.
+const AT_ONCE: usize = 500;
+/// The prefetch. A definition may have 8 MiB.
+const PREFETCH: u16 = 500;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Ingests until `stop`.
+pub(super) async fn ingest(services: &Services, stop: &CancellationToken) -> Result<(), Error> {
+    let mut feed = QueueReader::new(&services.broker, Source::Workflows, PREFETCH)?;
+    while let Some(batch) = stop.run_until_cancelled(feed.next(AT_ONCE)).await {
+        let read: Vec<_> = batch.messages().iter().map(|message| (message, read(message))).collect();
+        if stop.run_until_cancelled(services.keep(read)).await.is_none() {
+            break;
+        }
+        feed.ack(batch);
+    }
+    feed.close().await;
+    Ok(())
+}
+
+/// Reads a message, or returns the reason why it can never be applied.
+fn read(message: &ReadMessage) -> Result<WorkflowInput, String> {
+    let payload = message.message().payload();
+    match message.job() {
+        Some(START) => {
+            let workflow: Workflow = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
+            workflow.check().map_err(|error| error.to_string())?;
+            if workflow.workflow_id().is_none() {
+                return Err("the workflow has no id: set one, so that a repeated publish does not start two".to_owned());
+            }
+            Ok(WorkflowInput::Start(Box::new(NewWorkflow::new(workflow))))
+        }
+        Some(END) => {
+            let end: StepEnd = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
+            Ok(WorkflowInput::Input { workflow: end.of.workflow.clone(), input: Box::new(Input::End(end)) })
+        }
+        Some(other) => Err(format!("the property type is {other:?}: expected {START:?} or {END:?}")),
+        None => Err(format!("the property type is missing: expected {START:?} or {END:?}")),
+    }
+}
+
+impl Services {
+    /// Returns once the store has all messages.
+    async fn keep(&self, read: Vec<(&ReadMessage, Result<WorkflowInput, String>)>) {
+        let (mut inputs, mut refused) = (Vec::with_capacity(read.len()), Vec::new());
+        for (message, input) in read {
+            match input {
+                Ok(input) => inputs.push((message, input)),
+                Err(reason) => refused.push(self.dead(message, &reason)),
+            }
+        }
+        if !refused.is_empty() {
+            self.keep_dead(&refused).await;
+        }
+        if !inputs.is_empty() {
+            self.keep_inputs(inputs).await;
+        }
+    }
+
+    /// Tries until the store has applied all inputs. A refused batch is halved until the refused input is alone.
+    async fn keep_inputs(&self, inputs: Vec<(&ReadMessage, WorkflowInput)>) {
+        let (mut backoff, mut is_logged) = (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), false);
+        loop {
+            let error = match self.apply(inputs.iter().map(|(_, input)| input.clone()).collect()).await {
+                Ok(applied) => return self.log(&inputs, &applied.outcomes),
+                Err(error) => error,
+            };
+            if !error.is_unavailable() && inputs.len() > 1 {
+                let mut first = inputs;
+                let second = first.split_off(first.len() / 2);
+                Box::pin(self.keep_inputs(first)).await;
+                return Box::pin(self.keep_inputs(second)).await;
+            }
+            if error.is_refusal()
+                && let [(message, _)] = inputs.as_slice()
+            {
+                let reason = leveret::text::error_chain(&error).to_string();
+                return self.keep_dead(&[self.dead(message, &reason)]).await;
+            }
+            if !std::mem::replace(&mut is_logged, true) {
+                let error = leveret::text::error_chain(&error);
+                tracing::warn!(error, "cannot store what happened to workflows: it waits in the broker");
+            }
+            backoff.sleep().await;
+        }
+    }
+
+    fn log(&self, inputs: &[(&ReadMessage, WorkflowInput)], outcomes: &[InputOutcome]) {
+        for ((_, input), outcome) in inputs.iter().zip(outcomes) {
+            self.workflow_metrics.ingested(outcome);
+            let (workflow_id, step) = match input {
+                WorkflowInput::Start(new) => (new.id(), String::new()),
+                WorkflowInput::Input { workflow, input } => match &**input {
+                    Input::End(end) => (workflow.as_str(), end.of.to_string()),
+                    _ => (workflow.as_str(), String::new()),
+                },
+            };
+            match outcome {
+                InputOutcome::Applied | InputOutcome::Repeated => {}
+                InputOutcome::Refused(refusal) if *refusal == leveret::workflow::engine::Refusal::Late => {
+                    tracing::debug!(workflow_id, job_id = step, "the end of a step was known");
+                }
+                InputOutcome::Refused(refusal) => {
+                    tracing::warn!(workflow_id, job_id = step, error = %refusal, "dropped the end of a step");
+                }
+                InputOutcome::Conflict => {
+                    tracing::warn!(workflow_id, "refused another definition under the id of a workflow");
+                }
+                InputOutcome::Unknown => {
+                    tracing::warn!(workflow_id, job_id = step, "dropped the end of a step of an unknown workflow");
+                }
+            }
+        }
+    }
+
+    fn dead(&self, message: &ReadMessage, reason: &str) -> NewDead {
+        let queue = Topology::new(&self.broker.config().namespace).workflows();
+        let new = letter::as_new(message, DeadSource::Dead, &queue);
+        tracing::error!(
+            job_id = new.job_id,
+            error = reason,
+            "a message to the workflows cannot be read: it is a dead letter"
+        );
+        self.workflow_metrics.rejected();
+        NewDead { kind: "decode".to_owned(), error: reason.to_owned(), ..new }
+    }
+
+    /// Tries until the store has the dead letters.
+    async fn keep_dead(&self, letters: &[NewDead]) {
+        let (mut backoff, mut is_logged) = (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), false);
+        while let Err(error) = self.store.ingest(letters, now_ms()).await {
+            if !std::mem::replace(&mut is_logged, true) {
+                let (source, error) = (Source::Workflows, leveret::text::error_chain(&error));
+                tracing::warn!(%source, error, "cannot store dead letters: they wait in the broker");
+            }
+            backoff.sleep().await;
+        }
+    }
+}

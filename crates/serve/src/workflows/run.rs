@@ -1,0 +1,75 @@
+//! The part of the server process that runs workflows. Several servers on one store share the work.
+
+use std::time::Duration;
+
+use leveret::{Error, time::now_ms, workflow::engine::Input};
+use leveret_store::WorkflowInput;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{ingest, publish};
+use crate::services::Services;
+
+/// Interval at which messages of other servers, and deadlines, are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+const COUNT_EVERY: Duration = Duration::from_secs(15);
+/// The most messages or deadlines of one look.
+const AT_ONCE: u32 = 500;
+
+/// Ingests and publishes until `stop`. Then what is decided is still published.
+pub(crate) async fn run(services: Services, stop: CancellationToken) -> Result<(), Error> {
+    let (sender, messages) = mpsc::channel(publish::WAITING);
+    services.workflow_messages.set(&sender);
+    let publishing = tokio::spawn({
+        let services = services.clone();
+        async move { services.publish_until_closed(messages).await }
+    });
+    let result = tokio::select! {
+        result = ingest::ingest(&services, &stop) => result,
+        () = look(&services) => Ok(()),
+    };
+    drop(sender);
+    // It ends once all messages that it has are published, and panics only if it is aborted.
+    drop(publishing.await);
+    result
+}
+
+/// Takes over messages whose lease is over, and passes deadlines. It runs until it is dropped.
+async fn look(services: &Services) {
+    let (mut due, mut counted, mut is_logged) = (interval(LOOK_EVERY), None, false);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        let looked = async {
+            let messages = services.store.due_workflow_messages(now_ms(), AT_ONCE).await?;
+            services.hand_over(messages).await;
+            pass_deadlines(services).await?;
+            if counted.is_none_or(|counted: Instant| counted.elapsed() >= COUNT_EVERY) {
+                counted = Some(Instant::now());
+                services.workflow_metrics.set(&services.store.count_workflows().await?, now_ms());
+            }
+            Ok::<_, leveret_store::Error>(())
+        };
+        match looked.await {
+            Ok(()) => is_logged = false,
+            Err(error) if !std::mem::replace(&mut is_logged, true) => {
+                let error = leveret::text::error_chain(&error);
+                tracing::warn!(error, "cannot read what workflows wait for, retrying");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+async fn pass_deadlines(services: &Services) -> Result<(), leveret_store::Error> {
+    let overdue = services.store.overdue_workflows(now_ms(), AT_ONCE).await?;
+    if overdue.is_empty() {
+        return Ok(());
+    }
+    let passed = |id: &String| WorkflowInput::Input { workflow: id.clone(), input: Box::new(Input::DeadlinePassed) };
+    services.apply(overdue.iter().map(passed).collect()).await?;
+    services.store.workflow_deadlines_handled(&overdue).await
+}

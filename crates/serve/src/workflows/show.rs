@@ -1,0 +1,94 @@
+//! Finds workflows, their steps and the results of their jobs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use leveret::workflow::engine::StepPhase;
+use leveret_store::{Cursor, JobState, Page, StoredStep, StoredWorkflow, WorkflowFilter};
+
+use super::{
+    error::Error,
+    view::{JobResult, StepView, Steps, WorkflowProgress, WorkflowView},
+};
+use crate::services::Services;
+
+/// The most steps of one response.
+pub const MOST_STEPS: u32 = 1_000;
+/// The jobs of a group whose status is asked for.
+const MOST_ASKED: u32 = 20;
+
+impl Services {
+    /// Shows a workflow, with its first steps.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Store`].
+    pub async fn workflow(&self, id: &str) -> Result<WorkflowView, Error> {
+        let workflow = self.known_workflow(id).await?;
+        let jobs = self.store.workflow_first_jobs(&workflow, 0, MOST_STEPS).await?;
+        let jobs: BTreeMap<_, _> = jobs.into_iter().map(|job| (job.step, job)).collect();
+        let steps = self.store.workflow_steps(&workflow, 0, MOST_STEPS).await?;
+        let started = self.started(&workflow, &steps).await?;
+        let (mut shown, mut progress) = (Vec::with_capacity(steps.len()), WorkflowProgress::default());
+        for step in steps {
+            let (name, position) = (step.state.name.clone(), i64::from(step.position));
+            let is_started = started.contains(&name);
+            let view = StepView::new(&workflow, step, jobs.get(&position), is_started);
+            progress.add(view.progress);
+            shown.push((name, view));
+        }
+        Ok(WorkflowView { progress: Some(progress), steps: Some(Steps(shown)), ..WorkflowView::new(&workflow) })
+    }
+
+    /// The names of the steps of which a worker has a job, as far as status updates tell. Of a group, the first jobs tell.
+    async fn started(&self, workflow: &StoredWorkflow, steps: &[StoredStep]) -> Result<BTreeSet<String>, Error> {
+        let running = steps.iter().filter(|step| step.state.phase == StepPhase::Running);
+        let jobs = running.flat_map(|step| {
+            let name = step.state.name.as_str();
+            (0..step.state.size.min(MOST_ASKED))
+                .map(move |member| (step.state.job(&workflow.state.id, member, 1), name))
+        });
+        let names: BTreeMap<_, _> = jobs.map(|(job, name)| (job.to_string(), name)).collect();
+        if names.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let ids: Vec<_> = names.keys().collect();
+        let has_begun = |state: JobState| !matches!(state, JobState::Queued | JobState::CancelRequested);
+        let jobs = self.store.jobs_by_ids(&ids).await?;
+        let begun = jobs.iter().filter(|job| has_begun(job.state)).filter_map(|job| names.get(&job.id));
+        Ok(begun.map(|name| (*name).to_owned()).collect())
+    }
+
+    /// Lists one page of the workflows that match, newest first, without their steps.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn workflows(
+        &self,
+        filter: &WorkflowFilter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<WorkflowView>, Error> {
+        let Page { items, next } = self.store.workflows(filter, after, limit).await?;
+        Ok(Page { items: items.iter().map(WorkflowView::new).collect(), next })
+    }
+
+    /// Lists one page of the ends of a step's jobs, with their results, in the order of the group.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::NoStep`], [`Error::Store`].
+    pub async fn workflow_results(
+        &self,
+        id: &str,
+        step: &str,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<JobResult>, Error> {
+        let workflow = self.known_workflow(id).await?;
+        let found = self.store.workflow_step(&workflow, step).await?;
+        let step = found.ok_or_else(|| Error::NoStep { id: id.to_owned(), step: step.to_owned() })?;
+        let Page { items, next } = self.store.workflow_jobs(&workflow, &step, after, limit).await?;
+        Ok(Page { items: items.iter().map(|job| JobResult::new(id, &step, job)).collect(), next })
+    }
+}

@@ -1,0 +1,358 @@
+//! Applies inputs: what happens to workflows, in one transaction with what follows from it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use leveret::{
+    names,
+    time::unix_ms,
+    workflow::{
+        RESULT_LIMIT, Role, StepEnd, StepOutcome,
+        engine::{Action, ApplyError, Failure, Input, Load, Refusal, Snapshot, Status},
+    },
+};
+use leveret_sql::{
+    Result,
+    db::{Dialect, FromRow, Row, Sql, TimedConnection, text_list, without_nul},
+};
+
+use super::{
+    cancel,
+    definition::{NewStep, NewWorkflow, insert_steps, insert_workflows},
+    load, outbox,
+    outbox::WorkflowMessage,
+    row::StoredWorkflow,
+    save,
+};
+use crate::open::Store;
+
+/// Something that happens to a workflow.
+#[derive(Clone, Debug)]
+pub enum WorkflowInput {
+    /// It starts.
+    Start(Box<NewWorkflow>),
+    /// Anything else.
+    Input {
+        /// The workflow's id.
+        workflow: String,
+        /// What happens.
+        input: Box<Input>,
+    },
+}
+
+/// What became of an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InputOutcome {
+    /// It was applied.
+    Applied,
+    /// The workflow had started before, with the same definition.
+    Repeated,
+    /// Another definition has started under this id.
+    Conflict,
+    /// It does not fit the state of the workflow.
+    Refused(Refusal),
+    /// There is no such workflow.
+    Unknown,
+}
+
+/// The effect of inputs.
+#[derive(Clone, Debug, Default)]
+pub struct AppliedWorkflows {
+    /// One for each input, in order.
+    pub outcomes: Vec<InputOutcome>,
+    /// What is to be published. Its lease is the caller's.
+    pub messages: Vec<WorkflowMessage>,
+    /// The ids of the workflows that have changed.
+    pub changed: Vec<String>,
+    /// The ids of the workflows that have ended, and how.
+    pub ended: Vec<(String, Status)>,
+    /// The ids of the workflows of which a job that undoes has failed.
+    pub alarms: Vec<(String, Failure)>,
+}
+
+/// The end of a job, as far as the engine does not keep it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct JobEnd {
+    pub(super) attempt: u32,
+    pub(super) started_at: Option<u64>,
+    pub(super) ended_at: u64,
+    pub(super) worker: Option<String>,
+    pub(super) result: Option<String>,
+    pub(super) too_large: Option<u64>,
+    /// The outcome of a job that is no step.
+    pub(super) outcome: Option<StepOutcome>,
+    pub(super) life: u32,
+}
+
+/// One workflow in a transaction.
+pub(super) struct Work {
+    pub(super) key: i64,
+    pub(super) digest: String,
+    pub(super) snapshot: Snapshot,
+    /// The positions of the steps that are in memory, by name.
+    pub(super) positions: HashMap<String, i64>,
+    /// The position of the next step that is added.
+    pub(super) next_position: i64,
+    pub(super) ends: HashMap<(String, Role, u32), JobEnd>,
+    pub(super) actions: Vec<Action>,
+    pub(super) is_changed: bool,
+    /// Other definitions under its id that are not counted in its row yet.
+    pub(super) conflicts: u32,
+    /// What happens, with its place among the outcomes; none for what follows from the cancellation itself.
+    pub(super) inputs: VecDeque<(Option<usize>, WorkflowInput)>,
+    /// The actions among which a cancellation was looked for.
+    pub(super) seen_actions: usize,
+}
+
+impl Store {
+    /// Applies what happens to workflows, in order, in one transaction with what follows from it.
+    ///
+    /// Nothing is published yet: that is the caller's, or any server's once the lease of the messages is over.
+    ///
+    /// ```
+    /// use leveret::{NewJob, workflow::{Workflow, engine::{Input, Status}}};
+    /// use leveret_store::{InputOutcome, NewWorkflow, WorkflowInput};
+    ///
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
+    /// # let now = 1_800_000_000_000;
+    /// let workflow = Workflow::new("order").id("order-17").step("charge", NewJob::raw("charge", "money", "{}"));
+    /// let start = WorkflowInput::Start(Box::new(NewWorkflow::new(workflow)));
+    /// let applied = store.apply_workflows(vec![start.clone(), start], now).await?;
+    /// assert_eq!(applied.outcomes, [InputOutcome::Applied, InputOutcome::Repeated]);
+    /// assert_eq!(applied.messages.len(), 1);
+    /// let cancel = WorkflowInput::Input { workflow: "order-17".into(), input: Box::new(Input::Cancel) };
+    /// store.apply_workflows(vec![cancel], now).await?;
+    /// assert_eq!(store.workflow("order-17").await?.map(|workflow| workflow.status()), Some(Status::Cancelled));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database). Nothing was written then.
+    pub async fn apply_workflows(&self, inputs: Vec<WorkflowInput>, now: u64) -> Result<AppliedWorkflows> {
+        let mut applied = AppliedWorkflows::default();
+        applied.outcomes = vec![InputOutcome::Unknown; inputs.len()];
+        let mut by_id: BTreeMap<String, VecDeque<(usize, WorkflowInput)>> = BTreeMap::new();
+        for (at, input) in inputs.into_iter().enumerate() {
+            match readable(&input) {
+                Ok(id) => by_id.entry(id.to_owned()).or_default().push_back((at, input)),
+                Err(outcome) => applied.outcomes[at] = outcome,
+            }
+        }
+        if by_id.is_empty() {
+            return Ok(applied);
+        }
+        let mut tx = self.writer().await?.begin().await?;
+        let mut works = begin(&mut tx, by_id, &mut applied, now).await?;
+        run(&mut tx, &mut works, &mut applied, now).await?;
+        save::save(&mut tx, &mut works, now).await?;
+        outbox::decide(&mut tx, &works, &mut applied.messages, now).await?;
+        tx.commit().await?;
+        for work in works.into_iter().filter(|work| work.is_changed) {
+            let id = &work.snapshot.workflow().id;
+            applied.changed.push(id.clone());
+            for action in work.actions {
+                match action {
+                    Action::Ended(status) => applied.ended.push((id.clone(), status)),
+                    Action::Alarm(failure) => applied.alarms.push((id.clone(), failure)),
+                    _ => {}
+                }
+            }
+        }
+        Ok(applied)
+    }
+}
+
+/// The id of the workflow, if the input can be looked up: PostgreSQL cannot even be asked for a text with NUL.
+fn readable(input: &WorkflowInput) -> std::result::Result<&str, InputOutcome> {
+    match input {
+        WorkflowInput::Start(new) => Ok(new.id()),
+        WorkflowInput::Input { workflow, input } => {
+            names::workflow_id(workflow).map_err(|_| InputOutcome::Unknown)?;
+            match &**input {
+                Input::End(end) if end.of.role != Role::OnFailure && names::step(&end.of.step).is_err() => {
+                    Err(InputOutcome::Refused(Refusal::UnknownStep))
+                }
+                _ => Ok(workflow),
+            }
+        }
+    }
+}
+
+/// Inserts the workflows that start, and locks and loads the others.
+async fn begin(
+    tx: &mut TimedConnection,
+    by_id: BTreeMap<String, VecDeque<(usize, WorkflowInput)>>,
+    applied: &mut AppliedWorkflows,
+    now: u64,
+) -> Result<Vec<Work>> {
+    let first_starts = by_id.iter().filter_map(|(_, inputs)| {
+        let start = inputs.iter().find_map(|(_, input)| match input {
+            WorkflowInput::Start(new) => Some(&**new),
+            WorkflowInput::Input { .. } => None,
+        })?;
+        let (snapshot, actions) = Snapshot::begin(&start.workflow, start.id(), &start.origin);
+        Some((start.clone(), snapshot, actions))
+    });
+    let mut starts: Vec<_> = first_starts.collect();
+    let rows: Vec<_> = starts.iter().map(|(new, snapshot, _)| (new, snapshot.workflow())).collect();
+    let inserted: HashMap<_, _> =
+        insert_workflows(tx, &rows, now).await?.into_iter().map(|(key, id)| (id, key)).collect();
+    starts.retain(|(new, ..)| inserted.contains_key(new.id()));
+    let mut works = lock(tx, by_id.keys().filter(|id| !inserted.contains_key(*id)).map(String::as_str)).await?;
+    let mut by_id = by_id;
+    for (new, mut snapshot, actions) in starts {
+        let key = inserted[new.id()];
+        let states: HashMap<_, _> =
+            snapshot.take_changes().steps.into_iter().map(|step| (step.name.clone(), step)).collect();
+        let steps = new.workflow.step_list().iter().zip(0i64..);
+        let steps: Vec<_> = steps
+            .filter_map(|((name, step), position)| {
+                Some(NewStep { workflow: key, position, step, state: states.get(name)? })
+            })
+            .collect();
+        insert_steps(tx, &steps, now).await?;
+        works.push(Work {
+            key,
+            digest: new.digest.clone(),
+            positions: steps.iter().map(|step| (step.state.name.clone(), step.position)).collect(),
+            next_position: steps.len() as i64,
+            snapshot,
+            ends: HashMap::new(),
+            actions,
+            is_changed: true,
+            conflicts: 0,
+            seen_actions: 0,
+            inputs: VecDeque::new(),
+        });
+        if let Some(inputs) = by_id.get_mut(new.id()) {
+            // What came before its start does not know it.
+            while let Some((at, input)) = inputs.pop_front() {
+                if matches!(input, WorkflowInput::Start(_)) {
+                    applied.outcomes[at] = InputOutcome::Applied;
+                    break;
+                }
+            }
+        }
+    }
+    for work in &mut works {
+        let inputs = by_id.remove(&work.snapshot.workflow().id).unwrap_or_default();
+        work.inputs = inputs.into_iter().map(|(at, input)| (Some(at), input)).collect();
+    }
+    Ok(works)
+}
+
+/// Locks workflows in the order of their ids, so that no two transactions wait for each other.
+async fn lock(tx: &mut TimedConnection, ids: impl Iterator<Item = &str>) -> Result<Vec<Work>> {
+    let ids: Vec<_> = ids.collect();
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let dialect = tx.dialect();
+    let lock = if dialect == Dialect::Postgres { "FOR UPDATE" } else { "" };
+    let text = format!(
+        "SELECT *, (SELECT count(*) FROM leveret_workflow_steps WHERE workflow = key) AS steps FROM leveret_workflows
+         WHERE id IN {} ORDER BY id {lock}",
+        dialect.list("$1")
+    );
+    let rows = Sql::new(text).arg(text_list(ids)).rows(tx).await?;
+    let work = |row: &Row| {
+        let stored = StoredWorkflow::from_row(row)?;
+        Ok(Work {
+            key: stored.key,
+            digest: row.try_get("digest")?,
+            snapshot: Snapshot::new(stored.state),
+            positions: HashMap::new(),
+            next_position: row.try_get("steps")?,
+            ends: HashMap::new(),
+            actions: Vec::new(),
+            is_changed: false,
+            conflicts: 0,
+            seen_actions: 0,
+            inputs: VecDeque::new(),
+        })
+    };
+    Ok(rows.iter().map(work).collect::<sqlx::Result<_>>()?)
+}
+
+/// Applies all inputs. The rows that the engine asks for are loaded for all workflows at once.
+async fn run(tx: &mut TimedConnection, works: &mut [Work], applied: &mut AppliedWorkflows, now: u64) -> Result<()> {
+    loop {
+        let (mut loads, mut is_cancelled) = (Vec::new(), false);
+        for (at, work) in works.iter_mut().enumerate() {
+            let missing = work.advance(&mut applied.outcomes);
+            loads.extend(missing.into_iter().map(|load| (at, load)));
+            is_cancelled |= cancel::end_unpublished(tx, work, now).await?;
+        }
+        if loads.is_empty() && !is_cancelled {
+            return Ok(());
+        }
+        if loads.iter().any(|(_, load)| load::is_list(load)) {
+            // A list is answered by what is stored.
+            save::save(tx, works, now).await?;
+        }
+        load::answer(tx, works, loads).await?;
+    }
+}
+
+impl Work {
+    /// Applies inputs until one requires rows, which are returned.
+    fn advance(&mut self, outcomes: &mut [InputOutcome]) -> Vec<Load> {
+        let mut set = |at: Option<usize>, outcome| {
+            if let Some(place) = at.and_then(|at| outcomes.get_mut(at)) {
+                *place = outcome;
+            }
+        };
+        while let Some((at, input)) = self.inputs.pop_front() {
+            let input = match input {
+                WorkflowInput::Start(new) => {
+                    let is_same = new.digest == self.digest;
+                    self.conflicts += u32::from(!is_same);
+                    set(at, if is_same { InputOutcome::Repeated } else { InputOutcome::Conflict });
+                    continue;
+                }
+                WorkflowInput::Input { workflow, input } => (workflow, input),
+            };
+            match self.snapshot.apply(&input.1) {
+                Ok(actions) => {
+                    set(at, InputOutcome::Applied);
+                    self.is_changed = true;
+                    self.actions.extend(actions);
+                    if let Input::End(end) = *input.1 {
+                        self.note(end);
+                    }
+                }
+                Err(ApplyError::Refused(refusal)) => set(at, InputOutcome::Refused(refusal)),
+                Err(ApplyError::Missing(loads)) => {
+                    let (workflow, input) = input;
+                    self.inputs.push_front((at, WorkflowInput::Input { workflow, input }));
+                    return loads;
+                }
+            }
+        }
+        Vec::new()
+    }
+
+    fn note(&mut self, end: StepEnd) {
+        let key = (end.of.step, end.of.role, end.of.member.unwrap_or(0));
+        let mut note = JobEnd {
+            attempt: end.attempt,
+            started_at: end.started_at.map(unix_ms),
+            ended_at: unix_ms(end.at),
+            worker: end.worker.as_deref().map(without_nul),
+            life: end.of.life,
+            ..JobEnd::default()
+        };
+        if let StepOutcome::Completed { result, too_large, .. } = &end.outcome {
+            let fits = result.as_ref().filter(|result| result.get().len() <= RESULT_LIMIT);
+            note.result = fits.map(|result| result.get().to_owned());
+            note.too_large = too_large
+                .or_else(|| result.as_ref().filter(|_| fits.is_none()).map(|result| result.get().len() as u64));
+        }
+        if end.of.role != Role::Step {
+            note.outcome = Some(end.outcome);
+        }
+        self.ends.insert(key, note);
+    }
+}

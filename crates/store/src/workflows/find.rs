@@ -1,0 +1,237 @@
+//! Reads workflows, their steps and their jobs, and counts them.
+
+use std::collections::BTreeMap;
+
+use leveret_sql::{
+    Result,
+    db::{Dialect, Sql, TimedConnection},
+};
+
+use super::row::{StoredStep, StoredWorkflow, StoredWorkflowJob};
+use crate::{
+    open::Store,
+    page::{Cursor, Page},
+};
+
+/// A filter of workflows. A workflow must match all of its fields; the default matches every workflow.
+#[derive(Clone, Debug, Default)]
+pub struct WorkflowFilter {
+    /// With this status, by its name such as `Running`.
+    pub status: Option<String>,
+    /// With exactly this name.
+    pub name: Option<String>,
+    /// With this label, which has exactly this text.
+    pub label: Option<(String, String)>,
+}
+
+/// Numbers of workflows, for metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkflowCounts {
+    /// By the name of their status.
+    pub by_status: BTreeMap<String, u64>,
+    /// Those in the status `Waiting`, by what they wait for: `queue`, `operator` or `pause`.
+    pub by_waiting: BTreeMap<String, u64>,
+    /// Messages that are not published yet.
+    pub unpublished: u64,
+    /// The time since which the oldest of these waits, in milliseconds since the epoch.
+    pub unpublished_since: Option<u64>,
+    /// The time of the last change of the unfinished workflow that has stood still longest and is not paused.
+    pub still_since: Option<u64>,
+}
+
+/// The status as `StoredWorkflow::status` shows it.
+const SHOWN: &str = "CASE WHEN status = 'Running' AND blocked_queue IS NOT NULL THEN 'Waiting'
+                          WHEN status = 'Running' AND started_at IS NULL THEN 'Pending' ELSE status END";
+
+impl Store {
+    /// Returns one workflow, or `None` if none has this id.
+    ///
+    /// See [`apply_workflows`](Self::apply_workflows) for an example.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn workflow(&self, id: &str) -> Result<Option<StoredWorkflow>> {
+        Sql::new("SELECT * FROM leveret_workflows WHERE id = $1").arg(id).maybe(&mut self.reader().await?).await
+    }
+
+    /// Returns one page of the workflows that match a filter, newest first by their start.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
+    /// let failed = leveret_store::WorkflowFilter { status: Some("Failed".into()), ..Default::default() };
+    /// assert!(store.workflows(&failed, None, 100).await?.items.is_empty());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn workflows(
+        &self,
+        filter: &WorkflowFilter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<StoredWorkflow>> {
+        let mut sql = Sql::new("SELECT * FROM leveret_workflows WHERE 1 = 1").slow();
+        if let Some(status) = &filter.status {
+            // The first condition is for the index.
+            let stored = ["Waiting", "Pending"].contains(&status.as_str());
+            sql.push(if stored { " AND status IN ('Running', " } else { " AND status IN (" });
+            sql.bind(status.as_str()).push(&format!(") AND {SHOWN} = ")).bind(status.as_str());
+        }
+        if let Some(name) = &filter.name {
+            sql.push(" AND name = ").bind(name.as_str());
+        }
+        if let Some((name, text)) = &filter.label {
+            let (name, text) = (sql.placeholder(name.as_str()), sql.placeholder(text.as_str()));
+            sql.push(&match self.dialect() {
+                Dialect::Sqlite => {
+                    format!(" AND EXISTS (SELECT 1 FROM json_each(labels) WHERE key = {name} AND value = {text})")
+                }
+                Dialect::Postgres => format!(" AND labels::json->>{name} = {text}"),
+            });
+        }
+        if let Some(after) = after {
+            sql.push(" AND (created_at, id) < (").bind(after.number()).push(", ").bind(after.id()).push(")");
+        }
+        sql.push(" ORDER BY created_at DESC, id DESC LIMIT ").bind(u64::from(limit) + 1);
+        let workflows = sql.all(&mut self.reader().await?).await?;
+        let bytes = |workflow: &StoredWorkflow| {
+            let labels: usize = workflow.labels.iter().map(|(name, text)| name.len() + text.len()).sum();
+            let failures = [&workflow.state.cause, &workflow.state.alarm].into_iter().flatten();
+            256 + labels + failures.map(|failure| failure.error.len()).sum::<usize>()
+        };
+        let key =
+            |workflow: &StoredWorkflow| (workflow.created_at.try_into().unwrap_or(i64::MAX), workflow.state.id.clone());
+        Ok(Page::new(workflows, limit, bytes, key))
+    }
+
+    /// Returns the steps of a workflow in the order of their definition, from one position on, at most `limit`.
+    ///
+    /// ```
+    /// # async fn doc(store: leveret_store::Store) -> leveret_store::Result<()> {
+    /// if let Some(workflow) = store.workflow("order-17").await? {
+    ///     for step in store.workflow_steps(&workflow, 0, 100).await? {
+    ///         println!("{}: {:?}", step.state.name, step.state.phase);
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn workflow_steps(&self, workflow: &StoredWorkflow, from: u32, limit: u32) -> Result<Vec<StoredStep>> {
+        let text = "SELECT s.*, (SELECT max(o.blocked_queue) FROM leveret_workflow_outbox AS o
+                                 WHERE o.workflow = s.workflow AND o.step = s.position) AS blocked_queue
+                    FROM leveret_workflow_steps AS s WHERE s.workflow = $1 AND s.position >= $2
+                    ORDER BY s.position LIMIT $3";
+        Sql::new(text).arg(workflow.key).arg(from).arg(limit).all(&mut self.reader().await?).await
+    }
+
+    /// Returns one step of a workflow, or `None` if none has this name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    ///
+    /// See [`workflow_steps`](Self::workflow_steps) for an example.
+    pub async fn workflow_step(&self, workflow: &StoredWorkflow, name: &str) -> Result<Option<StoredStep>> {
+        let text = "SELECT s.*, NULL AS blocked_queue FROM leveret_workflow_steps AS s
+                    WHERE s.workflow = $1 AND s.name = $2";
+        let text = text.replace("NULL", "CAST(NULL AS TEXT)");
+        Sql::new(text).arg(workflow.key).arg(name).maybe(&mut self.reader().await?).await
+    }
+
+    /// Returns the first job of each of these steps, by the position of the step: those that have ended or are in a later
+    /// life.
+    ///
+    /// See [`workflow_steps`](Self::workflow_steps) for an example of a workflow.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn workflow_first_jobs(
+        &self,
+        workflow: &StoredWorkflow,
+        from: u32,
+        limit: u32,
+    ) -> Result<Vec<StoredWorkflowJob>> {
+        let text = "SELECT * FROM leveret_workflow_jobs
+                    WHERE workflow = $1 AND step >= $2 AND step < $3 AND role = 0 AND member = 0";
+        let sql = Sql::new(text).arg(workflow.key).arg(from).arg(u64::from(from) + u64::from(limit));
+        sql.all(&mut self.reader().await?).await
+    }
+
+    /// Returns jobs of one step in the order of their members, from one on: those that have ended or are in a later life,
+    /// at most `limit` and about 1 MiB of results.
+    ///
+    /// See [`workflow_steps`](Self::workflow_steps) for an example of a workflow.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn workflow_jobs(
+        &self,
+        workflow: &StoredWorkflow,
+        step: &StoredStep,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<StoredWorkflowJob>> {
+        let text = "SELECT * FROM leveret_workflow_jobs WHERE workflow = $1 AND step = $2 AND role = 0 AND member > $3
+                    ORDER BY member LIMIT $4";
+        let after = after.map_or(-1, Cursor::number);
+        let sql = Sql::new(text).arg(workflow.key).arg(step.position).arg(after).arg(u64::from(limit) + 1);
+        let jobs = sql.all(&mut self.reader().await?).await?;
+        let bytes = |job: &StoredWorkflowJob| 128 + job.result.as_ref().map_or(0, String::len);
+        Ok(Page::new(jobs, limit, bytes, |job: &StoredWorkflowJob| (job.member.into(), String::new())))
+    }
+
+    /// Counts workflows and unpublished messages.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
+    /// assert_eq!(store.count_workflows().await?, Default::default());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn count_workflows(&self) -> Result<WorkflowCounts> {
+        let mut on = self.reader().await?;
+        let mut counts = WorkflowCounts::default();
+        let waiting = "CASE WHEN status = 'Running' THEN 'queue' ELSE coalesce(waiting_for, '') END";
+        let text = format!(
+            "SELECT {SHOWN} AS shown, {waiting} AS waiting, count(*) AS workflows FROM leveret_workflows
+             GROUP BY {SHOWN}, {waiting}"
+        );
+        for row in Sql::new(text).slow().rows(&mut on).await? {
+            let (shown, waiting): (String, String) = (row.try_get("shown")?, row.try_get("waiting")?);
+            let workflows: u64 = row.number("workflows")?;
+            if shown == "Waiting" {
+                *counts.by_waiting.entry(waiting).or_default() += workflows;
+            }
+            *counts.by_status.entry(shown).or_default() += workflows;
+        }
+        let text = "SELECT count(*) AS unpublished, min(created_at) AS since FROM leveret_workflow_outbox";
+        for row in Sql::new(text).slow().rows(&mut on).await? {
+            counts.unpublished = row.number("unpublished")?;
+            counts.unpublished_since = row.maybe_number("since")?;
+        }
+        counts.still_since = still_since(&mut on).await?;
+        Ok(counts)
+    }
+}
+
+async fn still_since(on: &mut TimedConnection) -> Result<Option<u64>> {
+    let text = "SELECT min(updated_at) AS since FROM leveret_workflows
+                WHERE ended_at IS NULL AND coalesce(waiting_for, '') <> 'pause'";
+    let rows = Sql::new(text).slow().rows(on).await?;
+    Ok(rows.first().map(|row| row.maybe_number("since")).transpose()?.flatten())
+}
