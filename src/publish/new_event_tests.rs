@@ -41,7 +41,7 @@ fn the_order_of_setters_does_not_matter() {
 #[test]
 fn all_emits_of_one_description_are_the_same_event_and_another_description_is_another_event() {
     let new = placed().track();
-    let (first, again) = (message(&new), message(&new.clone()));
+    let (first, again) = (message(&new), message(&new));
     assert_eq!((first.id(), first.origin()), (again.id(), again.origin()));
     let other = message(&placed().track());
     assert!(first.id() != other.id() && first.origin() != other.origin());
@@ -54,7 +54,7 @@ fn all_emits_of_one_description_are_the_same_event_and_another_description_is_an
 
 #[test]
 fn an_event_has_a_form_in_json_and_in_a_store() {
-    let new = NewEvent::raw("order.placed", [0xFF, 0]).id("e").header("tenant", "acme").content_type("x/y");
+    let new = NewEvent::raw("order.placed", [0xFF_u8, 0]).id("e").header("tenant", "acme").content_type("x/y");
     let json = r#"{"topic":"order.placed","payload":[255,0],"id":"e","options":{"content_type":"x/y","headers":{"tenant":"acme"}}}"#;
     assert_eq!(serde_json::to_string(&new).unwrap(), json);
     assert_eq!(serde_json::from_str::<NewEvent>(json).unwrap(), new);
@@ -110,7 +110,7 @@ fn a_payload_is_put_into_a_cloud_event_on_request_in_each_emit_alike() {
         assert_eq!((&*opened.body, event.time()), (br#"{"order":"17"}"#.as_slice(), Some(SystemTime::UNIX_EPOCH)));
         assert_eq!((message.id(), message.job_name()), (Some("e"), Some("order.placed")));
     }
-    let binary = NewEvent::raw("image.made", [0xFF]).content_type("image/png").cloud_event("/shop");
+    let binary = NewEvent::raw("image.made", [0xFF_u8]).content_type("image/png").cloud_event("/shop");
     let (event, opened) = message(&binary).open_cloud_event().unwrap().unwrap();
     assert_eq!((event.extension("datacontenttype"), &*opened.body), (Some("image/png"), [0xFF].as_slice()));
 }
