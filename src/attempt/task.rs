@@ -106,20 +106,15 @@ impl<S: Send + Sync + 'static> Task<S> {
         if is_request && let Some(until) = self.received.waited_until(&broker.config().namespace, anywhere) {
             disposition = disposition.of_request(until, broker.now_ms());
         }
+        if queue.is_each_process() && !matches!(disposition, Disposition::Outcome(Outcome::Done)) {
+            disposition = disposition.without_ladder();
+        }
         let span = TraceSpan::settle(from, self.received.delivered());
         let mut settlement = if matches!(disposition, Disposition::Outcome(Outcome::Done)) {
             Settlement::Ack
-        } else if is_rejected {
-            log(&disposition, &self.received, self.handlers.queue.name());
-            Settlement::Reject
         } else {
-            if queue.is_each_process() {
-                disposition = disposition.without_ladder();
-            }
-            log(&disposition, &self.received, self.handlers.queue.name());
             // Boxed, so that the tasks of jobs without a copy, which are the majority, stay small.
-            let carry_out = settle::carry_out(&disposition, &self.received, (queue, self.lane), broker);
-            Box::pin(span.within(carry_out)).await
+            Box::pin(self.make_safe(&disposition, is_rejected, &span)).await
         };
         if let Some(tracked) = tracked.filter(|_| self.received.envelope.track) {
             settlement = Box::pin(span.within(self.report(&tracked, &disposition, settlement))).await;
@@ -144,6 +139,16 @@ impl<S: Send + Sync + 'static> Task<S> {
             Settlement::Requeue => {}
         }
         settlement
+    }
+
+    /// Publishes the copy of a job that did not succeed, and returns once the broker has confirmed it.
+    async fn make_safe(&self, disposition: &Disposition, is_rejected: bool, span: &TraceSpan) -> Settlement {
+        let QueueRuntime { queue, broker, .. } = &*self.handlers;
+        log(disposition, &self.received, queue.name());
+        if is_rejected {
+            return Settlement::Reject;
+        }
+        span.within(settle::carry_out(disposition, &self.received, (queue, self.lane), broker)).await
     }
 
     /// Runs one attempt at a job with limits, if they admit it.

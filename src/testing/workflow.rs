@@ -77,7 +77,7 @@ pub async fn workflow<S: Send + Sync + 'static>(worker: Worker<S>, workflow: &Wo
     if workflow.id.is_none() {
         workflow = workflow.clone().id(workflow.name().to_owned());
     }
-    broker.publisher().start(&workflow).await.map_err(not_started)?;
+    broker.publisher().start(&workflow).await.map_err(|error| not_started(&error))?;
     let (tag, body) = next(&mut session, &queue).await?;
     session.ack(tag, false);
     let workflow = serde_json::from_slice(&body).map_err(Error::Encode)?;
@@ -253,7 +253,7 @@ async fn next(session: &mut Session, queue: &str) -> Result<(u64, bytes::Bytes),
     Ok((delivery.tag, delivery.message.body))
 }
 
-fn not_started(error: StartError) -> Error {
+fn not_started(error: &StartError) -> Error {
     Error::Setting { setting: "testing::workflow", reason: error.to_string() }
 }
 

@@ -49,7 +49,8 @@ async fn a_step_whose_end_is_not_confirmed_stays_in_its_queue_and_does_not_run_a
     let vhost = shared_node().await.vhost().await;
     let place = Place::at(&vhost.url(), "steps");
     let runs = Arc::new(AtomicU32::new(0));
-    let worker = Worker::new(Arc::clone(&runs)).queue(Queue::new(&place.queue)).handle_with(count, |h| h.queue(&place.queue));
+    let worker =
+        Worker::new(Arc::clone(&runs)).queue(Queue::new(&place.queue)).handle_with(count, |h| h.queue(&place.queue));
     let running = start(worker, &place.broker).await.unwrap();
     let publisher = place.broker.publisher();
     let filler = || Workflow::new("filler").step("a", NewJob::raw("count", &place.queue, "null"));
@@ -82,7 +83,11 @@ async fn a_step_whose_end_is_not_confirmed_stays_in_its_queue_and_does_not_run_a
     assert!(types[..types.len() - 1].iter().all(|kind| kind == START), "one end: {types:?}");
     let end: StepEnd = serde_json::from_slice(&last).unwrap();
     assert_eq!((end.of, end.origin.as_str(), end.attempt), (at, "secret", 1));
-    assert!(matches!(&end.outcome, StepOutcome::Completed { result: Some(json), .. } if json.get() == "1"), "{:?}", end.outcome);
+    assert!(
+        matches!(&end.outcome, StepOutcome::Completed { result: Some(json), .. } if json.get() == "1"),
+        "{:?}",
+        end.outcome
+    );
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 

@@ -136,9 +136,9 @@ async fn reconnect(role: &'static str, setup: Arc<Setup>, state: watch::Sender<S
                 let connected = Instant::now();
                 let log = || tracing::info!(role, broker = up.address, address = %peer, "connected to the broker");
                 if role == REPLY {
-                    setup.log_throttle.log(format!("{role}: connected"), log)
+                    setup.log_throttle.log(format!("{role}: connected"), log);
                 } else {
-                    log()
+                    log();
                 }
                 let reason = run(role, &setup, Arc::clone(&up), &state).await;
                 first = up.next_index();

@@ -62,6 +62,7 @@ use crate::workflow::end::StepEnd;
 
 /// Something that happens to a workflow.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all inputs are ends")]
 pub enum Input {
     /// The job of a step has ended. The first end of a life counts; later ones are [`Refusal::Late`].
     End(StepEnd),

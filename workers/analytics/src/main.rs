@@ -15,7 +15,13 @@ struct Settings {
     telemetry: Telemetry,
 
     /// Database of the view: `sqlite:PATH`, or `postgres://user:password@host/database` for several processes
-    #[arg(long, env = "DATABASE_URL", value_name = "URL", default_value = "sqlite:analytics.db", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "DATABASE_URL",
+        value_name = "URL",
+        default_value = "sqlite:analytics.db",
+        hide_env_values = true
+    )]
     database_url: String,
 }
 
