@@ -116,17 +116,8 @@ impl<S: Send + Sync + 'static> Task<S> {
             // Boxed, so that the tasks of jobs without a copy, which are the majority, stay small.
             Box::pin(self.make_safe(&disposition, is_rejected, &span)).await
         };
-        if let Some(tracked) = tracked.filter(|_| self.received.envelope.track) {
-            settlement = Box::pin(span.within(self.report(&tracked, &disposition, settlement))).await;
-        }
-        if is_step {
-            Box::pin(span.within(async {
-                settlement = step::report(&disposition, settlement, &self.received, (queue, broker)).await;
-            }))
-            .await;
-        }
-        if is_request {
-            Box::pin(reply::reply(&disposition, settlement, &self.received, (broker, anywhere))).await;
+        if tracked.is_some() || is_request {
+            settlement = Box::pin(self.report(tracked.as_deref(), &disposition, settlement, &span)).await;
         }
         let finish = disposition.row().finish;
         span.settled(from, settlement.as_str(), finish);
@@ -137,6 +128,28 @@ impl<S: Send + Sync + 'static> Task<S> {
                 metrics.finished(Finish::Dead);
             }
             Settlement::Requeue => {}
+        }
+        settlement
+    }
+
+    /// Publishes what the job's tracker, workflow and caller get to know. The job is requeued unless the first two are
+    /// confirmed.
+    async fn report(
+        &self,
+        tracked: Option<&Tracked>,
+        disposition: &Disposition,
+        mut settlement: Settlement,
+        span: &TraceSpan,
+    ) -> Settlement {
+        let QueueRuntime { queue, broker, replies_anywhere, .. } = &*self.handlers;
+        if let Some(tracked) = tracked.filter(|_| self.received.envelope.track) {
+            settlement = span.within(self.report_status(tracked, disposition, settlement)).await;
+        }
+        if self.received.step.is_some() {
+            settlement = span.within(step::report(disposition, settlement, &self.received, (queue, broker))).await;
+        }
+        if self.received.reply.is_some() {
+            reply::reply(disposition, settlement, &self.received, (broker, *replies_anywhere)).await;
         }
         settlement
     }
@@ -206,7 +219,7 @@ impl<S: Send + Sync + 'static> Task<S> {
     }
 
     /// Publishes the status update of a tracked job. If it is the last one, returns once the broker has confirmed it.
-    async fn report(&self, tracked: &Tracked, disposition: &Disposition, settlement: Settlement) -> Settlement {
+    async fn report_status(&self, tracked: &Tracked, disposition: &Disposition, settlement: Settlement) -> Settlement {
         let QueueRuntime { queue, broker, .. } = &*self.handlers;
         let now = at_unix_ms(broker.now_ms());
         let dead = |(kind, reason): (ErrorKind, &str)| Transition::Dead {

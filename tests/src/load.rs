@@ -209,7 +209,7 @@ pub async fn run(job: Load, ctx: Context<Ledger>) -> JobResult<String> {
     match job.end {
         End::Done => {
             attempt.end(What::Done);
-            Ok(ctx.job_id().to_owned())
+            Ok(ctx.job_id().to_string())
         }
         End::GivenUp => {
             attempt.end(What::Fail);

@@ -214,34 +214,38 @@ fn step(op: &Op, model: &mut Model, engine: &mut Twice) -> Option<(Input, Option
             (Input::DeadlinePassed, is_open)
         }
         Op::Retry | Op::Skip => {
-            let is_retry = matches!(op, Op::Retry);
-            let input = if is_retry { Input::Retry(Which::All) } else { Input::Skip(Which::All) };
-            if model.alarm {
-                model.alarm = false;
-                let again = model.undoing.clone().filter(|_| is_retry);
-                if again.is_some() {
-                    return Some((input, Some(again.into_iter().collect())));
-                }
-                model.undoing = None;
-                return Some((input, Some(model.advance())));
-            }
-            let jobs = model.revivable();
-            let accepted = !jobs.is_empty();
-            for job in &jobs {
-                let Job::Step(step, member) = job else { continue };
-                engine.replays.remove(job);
-                model.members[*step][*member as usize] = if is_retry { State::Running } else { State::Skipped };
-                model.ended = false;
-            }
-            let mut published = if is_retry { jobs } else { Vec::new() };
-            published.extend(model.advance());
-            published.sort();
-            return Some((input, accepted.then_some(published)));
+            return Some(command(matches!(op, Op::Retry), model, engine));
         }
     };
     let mut published = model.advance();
     published.sort();
     Some((input, accepted.then_some(published)))
+}
+
+/// Applies an operator's retry or skip to both.
+fn command(is_retry: bool, model: &mut Model, engine: &mut Twice) -> (Input, Option<Vec<Job>>) {
+    let input = if is_retry { Input::Retry(Which::All) } else { Input::Skip(Which::All) };
+    if model.alarm {
+        model.alarm = false;
+        let again = model.undoing.clone().filter(|_| is_retry);
+        if again.is_some() {
+            return (input, Some(again.into_iter().collect()));
+        }
+        model.undoing = None;
+        return (input, Some(model.advance()));
+    }
+    let jobs = model.revivable();
+    let accepted = !jobs.is_empty();
+    for job in &jobs {
+        let Job::Step(step, member) = job else { continue };
+        engine.replays.remove(job);
+        model.members[*step][*member as usize] = if is_retry { State::Running } else { State::Skipped };
+        model.ended = false;
+    }
+    let mut published = if is_retry { jobs } else { Vec::new() };
+    published.extend(model.advance());
+    published.sort();
+    (input, accepted.then_some(published))
 }
 
 fn defs() -> impl Strategy<Value = Vec<Def>> {
