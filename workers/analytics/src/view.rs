@@ -47,7 +47,7 @@ pub enum AnalyticsError {
 }
 
 /// The revenue of a day.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DayRevenue {
     /// The day in UTC, such as `2026-11-30`.
     pub day: String,
@@ -58,7 +58,7 @@ pub struct DayRevenue {
 }
 
 /// The sales of a product.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProductSales {
     /// Article number.
     pub sku: String,
@@ -174,10 +174,11 @@ impl Analytics {
     ///
     /// An error of the database.
     pub async fn days(&self) -> Result<Vec<DayRevenue>, AnalyticsError> {
-        Ok(match self {
+        let rows: Vec<(String, i64, i64)> = match self {
             Self::Postgres(pool) => sqlx::query_as(DAYS).fetch_all(pool).await?,
             Self::Sqlite(pool) => sqlx::query_as(DAYS).fetch_all(pool).await?,
-        })
+        };
+        Ok(rows.into_iter().map(|(day, orders, cents)| DayRevenue { day, orders, cents }).collect())
     }
 
     /// Returns the products with the most revenue.
@@ -186,9 +187,10 @@ impl Analytics {
     ///
     /// An error of the database.
     pub async fn top_products(&self, limit: u32) -> Result<Vec<ProductSales>, AnalyticsError> {
-        Ok(match self {
+        let rows: Vec<(String, i64, i64)> = match self {
             Self::Postgres(pool) => sqlx::query_as(PRODUCTS).bind(i64::from(limit)).fetch_all(pool).await?,
             Self::Sqlite(pool) => sqlx::query_as(PRODUCTS).bind(i64::from(limit)).fetch_all(pool).await?,
-        })
+        };
+        Ok(rows.into_iter().map(|(sku, pieces, cents)| ProductSales { sku, pieces, cents }).collect())
     }
 }
