@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use leveret::Broker;
-use leveret_sql::{Projection, Projections};
+use leveret_sql::Projections;
 use sqlx::{
-    PgConnection, PgPool, SqliteConnection, SqlitePool,
+    PgPool, SqlitePool,
     postgres::PgPoolOptions,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
 };
@@ -81,7 +81,9 @@ pub enum Analytics {
 macro_rules! projection {
     ($database:ident, $connection:ty) => {
         mod $database {
-            use super::*;
+            use leveret_sql::Projection;
+
+            use super::{ADD_DAY, ADD_PRODUCT, NAME, OrderPlaced};
 
             async fn add(order: OrderPlaced, tx: &mut $connection) -> sqlx::Result<()> {
                 sqlx::query(ADD_DAY).bind(order.placed_at.day()).bind(order.total_cents).execute(&mut *tx).await?;
@@ -105,8 +107,8 @@ macro_rules! projection {
     };
 }
 
-projection!(postgres, PgConnection);
-projection!(sqlite, SqliteConnection);
+projection!(postgres, sqlx::PgConnection);
+projection!(sqlite, sqlx::SqliteConnection);
 
 impl Analytics {
     /// Opens `sqlite:PATH` or `postgres://…`, and creates a missing file and missing tables.
@@ -159,7 +161,7 @@ impl Analytics {
     ///
     /// # Errors
     ///
-    /// The errors of [`Projection::run`].
+    /// The errors of [`run`](leveret_sql::Projection::run).
     pub async fn run(&self, broker: &Broker, stop: impl Future<Output = ()>) -> Result<(), AnalyticsError> {
         match self {
             Self::Postgres(pool) => postgres::projection().run(broker, pool, stop).await?,
