@@ -17,10 +17,10 @@ use leveret::{
     event_log::{self, EventLog, Start},
 };
 use leveret_harness::{Postgres, shared_node};
-use leveret_sql::{Projection, Projections};
+use leveret_sql::Projections;
 use serde::{Deserialize, Serialize};
 use sqlx::{
-    PgConnection, PgPool, SqliteConnection, SqlitePool,
+    PgPool, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode},
 };
 use tokio_util::sync::CancellationToken;
@@ -47,7 +47,9 @@ fn placed(order: u64) -> OrderPlaced {
 macro_rules! projection {
     ($database:ident, $connection:ty) => {
         mod $database {
-            use super::*;
+            use leveret_sql::Projection;
+
+            use super::{ADD, OrderPlaced};
 
             async fn add(order: OrderPlaced, tx: &mut $connection) -> sqlx::Result<()> {
                 sqlx::query(ADD).bind(order.day).bind(order.cents).execute(tx).await?;
@@ -66,8 +68,8 @@ macro_rules! projection {
     };
 }
 
-projection!(postgres, PgConnection);
-projection!(sqlite, SqliteConnection);
+projection!(postgres, sqlx::PgConnection);
+projection!(sqlite, sqlx::SqliteConnection);
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use leveret::Broker;
-use leveret_sql::{Projection, Projections};
+use leveret_sql::Projections;
 use sqlx::{
-    PgConnection, PgPool, SqliteConnection, SqlitePool,
+    PgPool, SqlitePool,
     postgres::PgPoolOptions,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
 };
@@ -47,7 +47,7 @@ pub enum AnalyticsError {
 }
 
 /// The revenue of a day.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DayRevenue {
     /// The day in UTC, such as `2026-11-30`.
     pub day: String,
@@ -58,7 +58,7 @@ pub struct DayRevenue {
 }
 
 /// The sales of a product.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProductSales {
     /// Article number.
     pub sku: String,
@@ -81,7 +81,9 @@ pub enum Analytics {
 macro_rules! projection {
     ($database:ident, $connection:ty) => {
         mod $database {
-            use super::*;
+            use leveret_sql::Projection;
+
+            use super::{ADD_DAY, ADD_PRODUCT, NAME, OrderPlaced};
 
             async fn add(order: OrderPlaced, tx: &mut $connection) -> sqlx::Result<()> {
                 sqlx::query(ADD_DAY).bind(order.placed_at.day()).bind(order.total_cents).execute(&mut *tx).await?;
@@ -105,8 +107,8 @@ macro_rules! projection {
     };
 }
 
-projection!(postgres, PgConnection);
-projection!(sqlite, SqliteConnection);
+projection!(postgres, sqlx::PgConnection);
+projection!(sqlite, sqlx::SqliteConnection);
 
 impl Analytics {
     /// Opens `sqlite:PATH` or `postgres://…`, and creates a missing file and missing tables.
@@ -159,7 +161,7 @@ impl Analytics {
     ///
     /// # Errors
     ///
-    /// The errors of [`Projection::run`].
+    /// The errors of [`run`](leveret_sql::Projection::run).
     pub async fn run(&self, broker: &Broker, stop: impl Future<Output = ()>) -> Result<(), AnalyticsError> {
         match self {
             Self::Postgres(pool) => postgres::projection().run(broker, pool, stop).await?,
@@ -174,10 +176,11 @@ impl Analytics {
     ///
     /// An error of the database.
     pub async fn days(&self) -> Result<Vec<DayRevenue>, AnalyticsError> {
-        Ok(match self {
+        let rows: Vec<(String, i64, i64)> = match self {
             Self::Postgres(pool) => sqlx::query_as(DAYS).fetch_all(pool).await?,
             Self::Sqlite(pool) => sqlx::query_as(DAYS).fetch_all(pool).await?,
-        })
+        };
+        Ok(rows.into_iter().map(|(day, orders, cents)| DayRevenue { day, orders, cents }).collect())
     }
 
     /// Returns the products with the most revenue.
@@ -186,9 +189,10 @@ impl Analytics {
     ///
     /// An error of the database.
     pub async fn top_products(&self, limit: u32) -> Result<Vec<ProductSales>, AnalyticsError> {
-        Ok(match self {
+        let rows: Vec<(String, i64, i64)> = match self {
             Self::Postgres(pool) => sqlx::query_as(PRODUCTS).bind(i64::from(limit)).fetch_all(pool).await?,
             Self::Sqlite(pool) => sqlx::query_as(PRODUCTS).bind(i64::from(limit)).fetch_all(pool).await?,
-        })
+        };
+        Ok(rows.into_iter().map(|(sku, pieces, cents)| ProductSales { sku, pieces, cents }).collect())
     }
 }

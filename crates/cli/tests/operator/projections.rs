@@ -53,7 +53,7 @@ async fn a_projection_that_stands_still_is_shown_skipped_and_reset() {
     }
     assert!(stands["holder"].is_null() && !stands["error"].to_string().contains("S3cret"), "{stands}");
     let table = run(&["projections", "list"]).await.ends(0).stdout;
-    assert!(table.contains("FAILS AT") && table.contains("leveret projections skip revenue 1"), "{table}");
+    assert!(table.contains("FAILS AT") && table.contains("stopped at an event"), "{table}");
 
     let unconfirmed = run(&["projections", "skip", "revenue", "1"]).await.ends(2);
     assert!(unconfirmed.stderr.contains("--yes"), "{unconfirmed:?}");

@@ -26,7 +26,7 @@ use super::{
     log::{BatchLimits, ReadBatch, Reader, place},
     metrics::Metrics,
     state::Ended,
-    table::{Held, MIGRATIONS, Place, Table},
+    table::{Held, MIGRATIONS, Table},
     window::Window,
 };
 use crate::{Error, Result};
@@ -198,7 +198,7 @@ impl<'p, C: ProjectionConnection> Runner<'p, C> {
         let (mut start, mut end, mut pauses) = (0, all, pauses());
         self.mark_skipped(batch, *skips);
         loop {
-            let to = if end == all { last.clone() } else { self.place_of(batch, end - 1) };
+            let to = if end == all { last.clone() } else { place(&batch.entries[end - 1].event) };
             match applier.apply(&batch.entries[start..end], &to).await {
                 Ok(()) => {
                     self.recovered();
@@ -221,10 +221,6 @@ impl<'p, C: ProjectionConnection> Runner<'p, C> {
                 }
             }
         }
-    }
-
-    fn place_of(&self, batch: &ReadBatch, number: usize) -> Place {
-        place(&batch.entries[number].event)
     }
 
     fn mark_skipped(&self, batch: &mut ReadBatch, skips: Option<u64>) {

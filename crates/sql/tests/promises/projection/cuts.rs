@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use leveret::Broker;
 use leveret_harness::{Database, eventually, shared_postgres};
 use sqlx::{
@@ -120,12 +121,8 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, left: &Left, after: 
 
 /// Cuts each statement in turn, until a run ends without a cut. Returns their number.
 async fn cut_each_statement(after: bool) -> i64 {
-    let cutting = (1..=AT_ONCE as i64).map(|first| tokio::spawn(cut_every_fourth(first, after)));
-    let mut most = 0;
-    for cut in cutting.collect::<Vec<_>>() {
-        most = most.max(cut.await.unwrap());
-    }
-    most
+    let cut = join_all((1..=AT_ONCE as i64).map(|first| cut_every_fourth(first, after))).await;
+    cut.into_iter().max().unwrap()
 }
 
 /// Cuts every fourth statement, on a database of its own.
