@@ -65,7 +65,10 @@ pub(crate) async fn events_whose_subscription_is_deleted(stage: &mut Stage<'_>) 
     stage.finish_except(may_be_lost).await?;
     // Each counts in both subscriptions.
     let (repeated, most) = (stage.books.audit.repeated(), deletions.len() * 2 * IN_FLIGHT);
-    ensure!(repeated <= most, "{repeated} publishes were uncertain, and {most} at most were on their way at the deletions");
+    ensure!(
+        repeated <= most,
+        "{repeated} publishes were uncertain, and {most} at most were on their way at the deletions"
+    );
     // Those that waited or were unacknowledged, and those that were emitted before the subscription was bound again.
     let unbound: u64 = deletions.iter().map(|(gone, back)| back - gone).sum();
     let waiting = deletions.len() * 2 * 2 * PREFETCH;
