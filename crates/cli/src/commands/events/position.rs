@@ -234,7 +234,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("position");
         let running = keep(&path);
-        let refused = |to, topic| Position::keep(&path, to, topic).unwrap_err().to_string();
+        let refused = |to, topic| Position::keep(&path, to, topic).unwrap_err().error().to_string();
         assert!(refused("audit", Some("order.*")).contains("another replay"));
         drop(running);
         assert!(refused("mail", Some("order.*")).contains("to audit of order.*, and this one is to mail of order.*"));
