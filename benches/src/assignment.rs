@@ -2,10 +2,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use leveret::Job;
+use leveret::{Event, Job, JobOutput};
 use serde::{Deserialize, Serialize};
 
-/// The job of all scenarios.
+use crate::broker::Kind;
+
+/// The job, event and request of all scenarios.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Mail {
     pub(crate) number: u64,
@@ -19,6 +21,28 @@ pub(crate) struct Mail {
 impl Job for Mail {
     const NAME: &'static str = "bench.mail";
     const QUEUE: &'static str = "leveret-bench";
+}
+
+impl Event for Mail {
+    const TOPIC: &'static str = "leveret-bench.mail";
+}
+
+/// The result of a requested mail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Receipt {
+    pub(crate) number: u64,
+    pub(crate) text: String,
+}
+
+impl JobOutput for Mail {
+    type Output = Receipt;
+}
+
+impl Receipt {
+    /// The receipt of a mail.
+    pub(crate) fn of(mail: &Mail) -> Self {
+        Self { number: mail.number, text: format!("sent to {}", mail.to) }
+    }
 }
 
 impl Mail {
@@ -48,6 +72,9 @@ pub(crate) enum Assignment {
     Consume(Consume),
     Publish(Publish),
     Insert(Insert),
+    Emit(Emit),
+    Request(Request),
+    Respond(Respond),
 }
 
 /// Consumes until `jobs` jobs are done.
@@ -56,8 +83,7 @@ pub(crate) struct Consume {
     pub(crate) consumer: Consumer,
     pub(crate) url: String,
     pub(crate) queues: Vec<String>,
-    /// The queues were declared by the benchmark, not by the framework.
-    pub(crate) existing: bool,
+    pub(crate) kind: Kind,
     pub(crate) prefetch: u16,
     pub(crate) concurrency: u16,
     pub(crate) work: Work,
@@ -103,6 +129,42 @@ pub(crate) struct Insert {
     pub(crate) jobs: u64,
     /// The most rows of a statement; none for a statement for each row.
     pub(crate) batch: Option<u16>,
+}
+
+/// Emits `jobs` events.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Emit {
+    pub(crate) client: Client,
+    pub(crate) url: String,
+    pub(crate) jobs: u64,
+    /// Events in flight.
+    pub(crate) window: usize,
+}
+
+/// Sends `jobs` requests.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Request {
+    pub(crate) client: Client,
+    pub(crate) url: String,
+    pub(crate) queue: String,
+    pub(crate) jobs: u64,
+    /// Requests in flight.
+    pub(crate) window: usize,
+}
+
+/// Answers requests until the process is killed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Respond {
+    pub(crate) client: Client,
+    pub(crate) url: String,
+    pub(crate) queue: String,
+}
+
+/// The framework, or a client written by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Client {
+    Leveret,
+    Lapin,
 }
 
 /// Publishes `jobs` jobs.

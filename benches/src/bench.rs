@@ -13,6 +13,8 @@ pub(crate) struct Bench {
     /// Only tables whose title contains this text.
     pub(crate) only: String,
     pub(crate) quick: bool,
+    /// The worker of `benches/user`, built with cargo's default profile.
+    pub(crate) user_build: Option<PathBuf>,
     /// The folder for callgrind's profiles.
     pub(crate) profiles: Option<PathBuf>,
     pub(crate) progress: Box<dyn Fn(&str)>,

@@ -7,9 +7,13 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use lapin::{options::QueueDeclareOptions, types::FieldTable};
-use leveret::{Config, JobResult, Queue, Worker, probe::Probe, testing};
+use lapin::{
+    options::{QueueDeclareOptions, QueuePurgeOptions},
+    types::FieldTable,
+};
+use leveret::{Config, JobResult, Queue, Subscription, Worker, probe::Probe, testing};
 use leveret_harness::{Node, NodeOptions, RawClient, unique};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     assignment::{Mail, now_us},
@@ -21,10 +25,12 @@ const WINDOW: usize = 1_000;
 /// The longest wait for a broker to become idle after a queue was filled.
 const REST_WITHIN: Duration = Duration::from_secs(5);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     Quorum,
     Classic,
+    /// The queue of a subscription to [`Mail`].
+    Subscription,
 }
 
 impl Kind {
@@ -32,6 +38,7 @@ impl Kind {
         match self {
             Self::Quorum => "quorum",
             Self::Classic => "classic",
+            Self::Subscription => "subscription",
         }
     }
 }
@@ -102,16 +109,17 @@ impl Broker {
     }
 
     pub(crate) async fn make(&self, name: &str, kind: Kind) -> Result<()> {
-        let queue = match kind {
-            Kind::Quorum => Queue::new(name),
+        // A starting worker declares and binds missing queues.
+        let worker = Worker::new(());
+        let worker = match kind {
+            Kind::Quorum => worker.queue(Queue::new(name)).handle_with(nothing, |h| h.queue(name)),
             Kind::Classic => {
                 let (options, none) = (QueueDeclareOptions::durable(), FieldTable::default());
                 self.raw.channel().queue_declare(name.into(), options, none).await?;
-                Queue::existing(name)
+                worker.queue(Queue::existing(name)).handle_with(nothing, |h| h.queue(name))
             }
+            Kind::Subscription => worker.subscribe(Subscription::new(name), nothing),
         };
-        // A starting worker declares and binds missing queues.
-        let worker = Worker::new(()).queue(queue).handle_with(nothing, |h| h.queue(name));
         testing::start(worker, &self.filler).await?.stop().await?;
         Ok(())
     }
@@ -127,6 +135,21 @@ impl Broker {
         stream::iter(publishing).buffer_unordered(window).try_collect::<()>().await?;
         self.rest().await;
         Ok(())
+    }
+
+    /// Emits `jobs` events of `bytes` bytes to all subscriptions, and waits until the broker is idle again.
+    pub(crate) async fn emit(&self, jobs: u64, bytes: usize) -> Result<()> {
+        let publisher = self.filler.publisher();
+        let emitting = (0..jobs).map(|number| publisher.emit(&Mail::new(number, bytes)).into_future());
+        stream::iter(emitting).buffer_unordered(WINDOW).try_for_each(async |_| Ok(())).await?;
+        self.rest().await;
+        Ok(())
+    }
+
+    /// Drops the jobs of a queue. Returns their number.
+    pub(crate) async fn purge(&self, queue: &str) -> Result<u64> {
+        let purged = self.raw.channel().queue_purge(queue.into(), QueuePurgeOptions::default()).await?;
+        Ok(purged.into())
     }
 
     /// Publishes jobs at a steady rate.
@@ -150,7 +173,7 @@ impl Broker {
     }
 
     /// Waits until the broker is idle, so that its deferred work does not count for the next measurement.
-    async fn rest(&self) {
+    pub(crate) async fn rest(&self) {
         const LOOK: Duration = Duration::from_millis(100);
         let started = Instant::now();
         let mut before = self.cpu();
@@ -162,7 +185,7 @@ impl Broker {
         }
     }
 
-    /// Deletes a queue. A queue that should be drained must be empty.
+    /// Deletes a queue, and those of its suspect jobs and dead letters. A queue that should be drained must be empty.
     pub(crate) async fn delete(&self, queue: &str, emptied: bool) -> Result<()> {
         let asked = Instant::now();
         // The broker may still process the last acks.
@@ -172,7 +195,9 @@ impl Broker {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        self.raw.delete_queue(queue).await?;
+        for part in ["", ".suspect", ".dead"] {
+            self.raw.delete_queue(&format!("{queue}{part}")).await?;
+        }
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! A child process: its work, and the handle with which its parent starts it and reads its messages.
 
-use std::{io, process::Stdio, sync::Arc, time::Duration};
+use std::{io, path::Path, process::Stdio, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use tokio::{
@@ -12,9 +12,9 @@ use tokio::{
 
 use crate::{
     assignment::{Assignment, ChildMessage, Consumer, Publisher},
-    baseline, inserting,
+    baseline, emitting, inserting,
     meter::Meter,
-    worker,
+    requesting, worker,
 };
 
 /// The longest silence of a child before it counts as stuck.
@@ -27,6 +27,9 @@ pub(crate) async fn work(assignment: &str) -> Result<()> {
         Assignment::Consume(consume) => Meter::new(consume.jobs, consume.latency),
         Assignment::Publish(publish) => Meter::new(publish.jobs, false),
         Assignment::Insert(insert) => Meter::new(insert.jobs, false),
+        Assignment::Emit(emit) => Meter::new(emit.jobs, false),
+        Assignment::Request(request) => Meter::new(request.jobs, true),
+        Assignment::Respond(_) => Meter::new(0, false),
     };
     let meter = Arc::new(meter);
     match assignment {
@@ -35,6 +38,9 @@ pub(crate) async fn work(assignment: &str) -> Result<()> {
             Consumer::Awaited | Consumer::Coalesced => baseline::consume(consume, Arc::clone(&meter)).await?,
         },
         Assignment::Insert(insert) => inserting::insert(insert, Arc::clone(&meter)).await?,
+        Assignment::Emit(emit) => emitting::emit(emit, &meter).await?,
+        Assignment::Request(request) => requesting::request(request, &meter).await?,
+        Assignment::Respond(respond) => requesting::respond(respond).await?,
         Assignment::Publish(publish) => match publish.publisher {
             Publisher::LapinAwaited | Publisher::LapinPipelined => baseline::publish(publish, &meter).await?,
             Publisher::LeveretAwaited | Publisher::LeveretPipelined | Publisher::LeveretAll => {
@@ -58,12 +64,16 @@ pub(crate) struct Child {
 impl Child {
     /// Starts this program as a child, through the command `before` if it is not empty.
     pub(crate) fn start(assignment: &Assignment, before: &[&str]) -> Result<Self> {
-        let own = std::env::current_exe()?;
+        Self::start_program(&std::env::current_exe()?, assignment, before)
+    }
+
+    /// Starts another program that understands the assignment.
+    pub(crate) fn start_program(program: &Path, assignment: &Assignment, before: &[&str]) -> Result<Self> {
         let mut command = match before {
-            [] => Command::new(own),
-            [program, arguments @ ..] => {
-                let mut command = Command::new(program);
-                command.args(arguments).arg(own);
+            [] => Command::new(program),
+            [tool, arguments @ ..] => {
+                let mut command = Command::new(tool);
+                command.args(arguments).arg(program);
                 command
             }
         };

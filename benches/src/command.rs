@@ -44,6 +44,10 @@ pub struct Arguments {
     #[arg(long)]
     quick: bool,
 
+    /// Worker of benches/user, built with cargo's default profile, whose instructions are counted too
+    #[arg(long, value_name = "PROGRAM")]
+    user_build: Option<PathBuf>,
+
     /// Folder for the profiles of `instructions`, for `callgrind_annotate`
     #[arg(long, value_name = "FOLDER")]
     profiles: Option<PathBuf>,
@@ -104,6 +108,7 @@ pub async fn run(arguments: Arguments, progress: impl Fn(&str) + 'static) -> Res
         repetitions,
         only: arguments.only,
         quick: arguments.quick,
+        user_build: arguments.user_build,
         profiles: arguments.profiles,
         progress: Box::new(progress),
     };

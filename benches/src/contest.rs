@@ -60,7 +60,10 @@ impl Drain {
         let mut queues = Vec::new();
         for _ in 0..self.queues {
             let queue = broker.queue(self.kind).await?;
-            broker.fill(&queue, self.jobs / self.queues, self.bytes).await?;
+            match self.kind {
+                Kind::Subscription => broker.emit(self.jobs, self.bytes).await?,
+                Kind::Quorum | Kind::Classic => broker.fill(&queue, self.jobs / self.queues, self.bytes).await?,
+            }
             queues.push(queue);
         }
         let consume = self.consume(broker.url(), &queues, consumer, work);
@@ -76,7 +79,7 @@ impl Drain {
             consumer,
             url: url.to_owned(),
             queues: queues.to_vec(),
-            existing: self.kind == Kind::Classic,
+            kind: self.kind,
             prefetch: self.prefetch,
             concurrency: self.concurrency,
             work,

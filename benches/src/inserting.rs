@@ -16,6 +16,7 @@ use crate::{
     meter::Meter,
 };
 
+pub(crate) const SCENARIO: &str = "batches: 100,000 rows of 200 B into PostgreSQL, 4 connections";
 pub(crate) const IN_BATCHES: &str = "leveret, batches of 100";
 pub(crate) const ONE_BY_ONE: &str = "leveret, one by one";
 /// Connections, and so the statements at once.
@@ -23,8 +24,7 @@ const CONNECTIONS: u16 = 4;
 
 pub(crate) async fn run(bench: &Bench) -> Result<Vec<Table>> {
     let contestants = [(IN_BATCHES, Some(100)), (ONE_BY_ONE, None)];
-    let scenario = "batches: 100,000 rows of 200 B into PostgreSQL, 4 connections";
-    let table = contest(bench, scenario, &contestants, async |batch| {
+    let table = contest(bench, SCENARIO, &contestants, async |batch| {
         let broker = bench.broker()?;
         let (queue, jobs) = (broker.queue(Kind::Quorum).await?, bench.jobs(100_000));
         broker.fill(&queue, jobs, 200).await?;

@@ -11,6 +11,9 @@ use crate::figures::Spread;
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Measure {
     JobsPerSecond,
+    EventsPerSecond,
+    CopiesPerSecond,
+    RequestsPerSecond,
     WorkerCpuUs,
     BrokerCpuUs,
     PeakRssMb,
@@ -29,6 +32,9 @@ impl Measure {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::JobsPerSecond => "jobs/s",
+            Self::EventsPerSecond => "events/s",
+            Self::CopiesPerSecond => "copies/s",
+            Self::RequestsPerSecond => "requests/s",
             Self::WorkerCpuUs => "CPU µs/job",
             Self::BrokerCpuUs => "broker µs/job",
             Self::PeakRssMb => "peak RSS MB",

@@ -10,9 +10,9 @@ use crate::{
     bench::Bench,
     broker::Kind,
     contest::{ALL, ALL_FAIL, AWAITED, COALESCED, Drain, LEVERET, contest, measure},
-    inserting, instructions, machine,
+    emitting, inserting, instructions, machine,
     measures::{Measure, Sample, Table},
-    modelling, publishing,
+    modelling, publishing, requesting,
     stub::Stub,
 };
 
@@ -32,6 +32,10 @@ pub(crate) enum Scenario {
     Retries,
     /// Confirmed publishes, one by one, pipelined and all at once
     Publish,
+    /// Events emitted to 1, 10 and 100 subscriptions, and the drain of a subscription
+    Events,
+    /// Requests and their replies, one at a time and many at once
+    Requests,
     /// Rows inserted into a private PostgreSQL, in batches of 100 and one by one
     Batches,
     /// Time from publish to handler, at 500 jobs a second
@@ -63,6 +67,8 @@ pub(crate) async fn run(scenario: Scenario, bench: &Bench) -> Result<Vec<Table>>
         Scenario::Computing => computing(bench).await,
         Scenario::Retries => retries(bench).await,
         Scenario::Publish => publishing::run(bench).await,
+        Scenario::Events => emitting::run(bench).await,
+        Scenario::Requests => requesting::run(bench).await,
         Scenario::Batches => inserting::run(bench).await,
         Scenario::Latency => latency(bench).await,
         Scenario::Start => start(bench).await,

@@ -6,16 +6,17 @@ use serde::Serialize;
 
 use crate::{
     contest::{ALL_FAIL, AWAITED, COALESCED, LEVERET, LEVERET_TASKS},
-    instructions::INSTRUCTIONS,
+    emitting, inserting,
+    instructions::{INSTRUCTIONS, USER_BUILD},
     measures::{
         Measure::{
-            self, BrokerCpuUs, CpuPercent, IdealPercent, InstructionsPerJob, JobsPerSecond, LatencyP50Us, LatencyP99Us,
-            PeakRssMb, StartMs, WaitMeanMs, WaitP95Ms, WorkerCpuUs,
+            self, BrokerCpuUs, CpuPercent, EventsPerSecond, IdealPercent, InstructionsPerJob, JobsPerSecond,
+            LatencyP50Us, LatencyP99Us, PeakRssMb, StartMs, WaitMeanMs, WaitP95Ms, WorkerCpuUs,
         },
         Table,
     },
     modelling::{self, MEASURED, SIMULATED},
-    publishing,
+    publishing, requesting,
     scenarios::{NONE_FAIL, SOME_FAIL, STUB},
 };
 
@@ -75,8 +76,16 @@ const TARGETS: &[Target] = &[
     ratio(STUB, LEVERET, JobsPerSecond, AWAITED, AtLeast(12.0)).gates(0.4),
     ratio(STUB, LEVERET, WorkerCpuUs, COALESCED, AtMost(1.1)).gates(0.15),
     ratio(INSTRUCTIONS, LEVERET, InstructionsPerJob, COALESCED, AtMost(1.1)).gates(0.25),
+    ratio(INSTRUCTIONS, USER_BUILD, InstructionsPerJob, LEVERET, AtMost(1.1)).gates(0.1),
     ratio(PUBLISH, publishing::PIPELINED, JobsPerSecond, publishing::ONE_BY_ONE, AtLeast(12.0)),
     ratio(PUBLISH, publishing::PIPELINED, JobsPerSecond, publishing::HAND_WRITTEN, AtLeast(0.95)),
+    ratio(emitting::TO_1, emitting::PIPELINED, EventsPerSecond, emitting::HAND_WRITTEN, AtLeast(0.95)),
+    ratio(emitting::TO_10, emitting::PIPELINED, EventsPerSecond, emitting::HAND_WRITTEN, AtLeast(0.95)),
+    ratio(emitting::TO_100, emitting::PIPELINED, EventsPerSecond, emitting::HAND_WRITTEN, AtLeast(0.95)),
+    ratio(emitting::DRAINED, emitting::SUBSCRIPTION, JobsPerSecond, LEVERET, AtLeast(0.95)),
+    ratio(requesting::ONE_AT_A_TIME, LEVERET, LatencyP50Us, requesting::HAND_WRITTEN, AtMost(1.15)),
+    ratio(requesting::ONE_AT_A_TIME, LEVERET, LatencyP99Us, requesting::HAND_WRITTEN, AtMost(1.15)),
+    ratio(inserting::SCENARIO, inserting::IN_BATCHES, JobsPerSecond, inserting::ONE_BY_ONE, AtLeast(5.0)),
     ratio(LATENCY, LEVERET, LatencyP50Us, AWAITED, AtMost(1.05)),
     ratio(LATENCY, LEVERET, LatencyP99Us, AWAITED, AtMost(1.2)),
     figure("waiting: 1,000 at once, 100 ms each", LEVERET, IdealPercent, AtLeast(97.0)),

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Result;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use leveret::{Broker, Config, Context, JobResult, Next, Queue, RetryPolicy, Worker};
+use leveret::{Broker, Config, Context, JobResult, Next, Queue, RetryPolicy, Subscription, Worker};
 use tracing_subscriber::{
     Layer,
     filter::{FilterExt, LevelFilter, filter_fn},
@@ -18,6 +18,7 @@ use tracing_subscriber::{
 
 use crate::{
     assignment::{Consume, Consumer, Mail, Publish, Publisher, Work},
+    broker::Kind,
     meter::Meter,
 };
 
@@ -44,9 +45,18 @@ pub(crate) async fn consume(assignment: Consume, meter: Arc<Meter>) -> Result<()
     let broker = open(&assignment.url, assignment.inline_budget)?;
     let mut worker = Worker::new(BenchState { meter: Arc::clone(&meter), work: assignment.work });
     for name in &assignment.queues {
-        let queue = if assignment.existing { Queue::existing(name) } else { Queue::new(name) };
+        let Consume { prefetch, concurrency, .. } = assignment;
         let retry = RetryPolicy::fixed(RETRY).max_attempts(1_000_000);
-        worker = worker.queue(queue.prefetch(assignment.prefetch).concurrency(assignment.concurrency).retry(retry));
+        let queue = match assignment.kind {
+            Kind::Quorum => Queue::new(name),
+            Kind::Classic => Queue::existing(name),
+            Kind::Subscription => {
+                let subscription = Subscription::new(name).prefetch(prefetch).concurrency(concurrency).retry(retry);
+                worker = worker.subscribe(subscription, handle);
+                continue;
+            }
+        };
+        worker = worker.queue(queue.prefetch(prefetch).concurrency(concurrency).retry(retry));
         worker = match assignment.work {
             Work::Compute(_) => worker.handle_blocking_with(compute, |h| h.queue(name)),
             _ => worker.handle_with(handle, |h| h.queue(name)),
@@ -57,7 +67,7 @@ pub(crate) async fn consume(assignment: Consume, meter: Arc<Meter>) -> Result<()
     Ok(())
 }
 
-fn open(url: &str, inline_budget: Option<Duration>) -> Result<Broker> {
+pub(crate) fn open(url: &str, inline_budget: Option<Duration>) -> Result<Broker> {
     let default = Config::default();
     let inline_budget = inline_budget.unwrap_or(default.inline_budget);
     Ok(Broker::amqp(Config { amqp_url: vec![url.to_owned()], inline_budget, ..default })?)
