@@ -36,12 +36,7 @@ impl Incoming {
         let too_large = self.step.as_deref().and_then(|step| step.keep_result(result));
         // That of a tracked step is logged by its status update.
         if let Some(bytes) = too_large.filter(|_| !self.envelope.track) {
-            tracing::warn!(
-                job_id = self.id(),
-                bytes,
-                limit_bytes = RESULT_LIMIT,
-                "the result is too large to be kept"
-            );
+            tracing::warn!(job_id = self.id(), bytes, limit_bytes = RESULT_LIMIT, "the result is too large to be kept");
         }
         if let Some(ReplySlot(slot)) = self.reply.as_deref() {
             let json = serde_json::to_vec(result).map_err(|error| format!("the result does not serialise: {error}"));

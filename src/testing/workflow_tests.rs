@@ -15,9 +15,13 @@ use crate::{
 };
 
 /// Adds to the sum of its predecessors, as its words say.
-#[derive(Clone, Serialize, Deserialize, Job)]
-#[job(name = "act", queue = "acts")]
+#[derive(Clone, Serialize, Deserialize)]
 struct Act(String);
+
+impl Job for Act {
+    const NAME: &'static str = "act";
+    const QUEUE: &'static str = "acts";
+}
 
 async fn act(job: Act, ctx: Context<()>) -> JobResult<u64> {
     match job.0.split_once(' ').unwrap_or((&job.0, "")) {
@@ -95,7 +99,8 @@ async fn a_failure_compensates_in_reverse_and_a_compensation_reads_the_result_of
 
 #[tokio::test(start_paused = true)]
 async fn a_skipped_step_has_no_result_and_another_waits_for_an_operator() {
-    let skips = Workflow::new("w").step("a", of("refuse")).if_failed(IfFailed::Skip).step("b", of("default a")).after("a");
+    let skips =
+        Workflow::new("w").step("a", of("refuse")).if_failed(IfFailed::Skip).step("b", of("default a")).after("a");
     let skipped = run(&skips).await;
     assert_eq!((skipped.status(), skipped.result_of::<u64>("b").unwrap()), (&Status::Completed, 7));
     let waits = Workflow::new("w").step("a", of("refuse")).if_failed(IfFailed::Wait).step("b", of("pass")).after("a");
@@ -151,7 +156,9 @@ async fn the_end_of_a_step_that_no_worker_can_copy_is_reported_too() {
     let mut session = broker.transport().open_raw("leveret.v1.workflows", 10).await.unwrap();
     let end: StepEnd = serde_json::from_slice(&session.next().await.ok().unwrap().message.body).unwrap();
     assert_eq!(end.of, at);
-    assert!(matches!(&end.outcome, StepOutcome::Failed { kind, error } if kind == "too_large" && error.contains("2000 bytes")));
+    assert!(
+        matches!(&end.outcome, StepOutcome::Failed { kind, error } if kind == "too_large" && error.contains("2000 bytes"))
+    );
     assert_eq!(testing::dead_letters(&broker, "acts").await.unwrap().len(), 1);
     running.stop().await.unwrap();
 }

@@ -42,7 +42,10 @@ fn a_fault_is_named_with_its_step() {
         (a().steps("b", Vec::<NewJob>::new()), r#"group "b" is empty"#),
         (a().deadline(Duration::ZERO), "deadline"),
         (a().label("tenant", "x".repeat(256)), r#"label "tenant""#),
-        (a().step("b", NewJob::raw("task", "tasks", format!("{:?}", "x".repeat(DEFINITION_LIMIT)))), r#"largest step is "b""#),
+        (
+            a().step("b", NewJob::raw("task", "tasks", format!("{:?}", "x".repeat(DEFINITION_LIMIT)))),
+            r#"largest step is "b""#,
+        ),
     ];
     for (workflow, part) in table {
         let error = workflow.check().unwrap_err();
@@ -92,13 +95,19 @@ fn a_queue_that_is_not_named_comes_from_the_catalogue_or_is_an_error() {
     workflow.fill_queues(|_| Some("undos".into()));
     assert_eq!(workflow.check_queues(), Ok(()));
     let queues: Vec<_> = workflow.step_list().iter().map(|(_, step)| step.queue.clone().unwrap()).collect();
-    assert_eq!((queues, workflow.failure_job().unwrap().queue()), (vec!["tasks".into(), "other".into()], Some("mails")));
+    assert_eq!(
+        (queues, workflow.failure_job().unwrap().queue()),
+        (vec!["tasks".into(), "other".into()], Some("mails"))
+    );
 }
 
 #[test]
 fn steps_that_are_added_may_come_after_each_other_and_their_adder() {
     let steps = || Steps::new().step("x", job());
-    assert_eq!(steps().after("adder").step("y", job()).after(["x", "adder"]).before("z").check_added_by("adder"), Ok(()));
+    assert_eq!(
+        steps().after("adder").step("y", job()).after(["x", "adder"]).before("z").check_added_by("adder"),
+        Ok(())
+    );
     let other = WorkflowError::AfterOther { step: "x".into(), after: "b".into() };
     assert_eq!(steps().after("b").check_added_by("adder"), Err(other));
     let cycle = steps().after("y").step("y", job()).after("x").check_added_by("adder");

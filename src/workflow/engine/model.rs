@@ -180,4 +180,3 @@ impl Model {
         self.defs.iter().any(|def| def.compensate)
     }
 }
-
