@@ -15,9 +15,13 @@ use crate::{
 };
 
 /// Adds to the sum of its predecessors, as its words say.
-#[derive(Clone, Serialize, Deserialize, Job)]
-#[job(name = "act", queue = "acts")]
+#[derive(Clone, Serialize, Deserialize)]
 struct Act(String);
+
+impl Job for Act {
+    const NAME: &'static str = "act";
+    const QUEUE: &'static str = "acts";
+}
 
 async fn act(job: Act, ctx: Context<()>) -> JobResult<u64> {
     match job.0.split_once(' ').unwrap_or((&job.0, "")) {
