@@ -1,6 +1,9 @@
 //! What the server measures of workflows.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use leveret_store::{AppliedWorkflows, InputOutcome, WorkflowCounts};
 use prometheus::{Encoder, Gauge, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
@@ -111,7 +114,9 @@ impl WorkflowMetrics {
             let number = counts.by_waiting.get(reason).copied().unwrap_or(0);
             own.waiting.with_label_values(&[reason]).set(gauge(number));
         }
-        let age = |since: Option<u64>| since.map_or(0.0, |since| now.saturating_sub(since) as f64 / 1000.0);
+        let age = |since: Option<u64>| {
+            since.map_or(0.0, |since| Duration::from_millis(now.saturating_sub(since)).as_secs_f64())
+        };
         own.unpublished.set(gauge(counts.unpublished));
         own.unpublished_age.set(age(counts.unpublished_since));
         own.still.set(age(counts.still_since));

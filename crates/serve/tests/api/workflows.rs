@@ -187,7 +187,7 @@ async fn a_message_that_is_no_workflow_becomes_a_dead_letter_with_the_reason_and
     reaches(&site, &id, "Completed").await;
     let letter = site.dead_letter("p2").await;
     assert!(letter["error"].as_str().unwrap().contains("no steps"), "{letter}");
-    assert_eq!((&letter["queue"], &letter["error_kind"]), (&json!(queue), &json!("decode")));
+    assert_eq!((&letter["queue"], &letter["kind"]), (&json!(queue), &json!("decode")));
     site.dead_letter("p1").await;
     worker.stop().await;
     site.stop().await;
