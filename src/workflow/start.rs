@@ -1,5 +1,7 @@
 //! Starts workflows: publishes their definitions.
 
+use futures_util::future::BoxFuture;
+
 use crate::{
     error::PublishError,
     job::JobId,
@@ -67,7 +69,10 @@ impl Publisher {
             None => workflow.clone().id(id.as_str()).to_json()?,
         };
         let message = Message::new(START, &JobId::from(id.as_str()), body, self.now_ms());
-        self.send_job(START, Target::Workflows, JobId::from(id.as_str()), (message, false)).await?;
+        // Boxed, so that the compiler of a user's crate need not look through the whole publish.
+        let sent: BoxFuture<'_, _> =
+            Box::pin(self.send_job(START, Target::Workflows, JobId::from(id.as_str()), (message, false)));
+        sent.await?;
         Ok(id)
     }
 }

@@ -66,9 +66,9 @@ async fn a_step_whose_end_is_not_confirmed_stays_in_its_queue_and_does_not_run_a
         runs.load(Ordering::SeqCst) == 1 && place.broker.metrics_text().contains("\nleveret_copies_unconfirmed 1\n")
     })
     .await;
-    let listed = vhost.node().ctl(&["list_queues", "-p", vhost.name(), "--silent", "name", "messages_unacknowledged"]);
+    let columns = ["list_queues", "-p", vhost.name(), "--silent", "name", "messages_unacknowledged"];
     let unacked = format!("{}\t1", place.queue);
-    let listed = listed.await.unwrap();
+    let listed = vhost.node().ctl(&columns).await.unwrap();
     assert!(listed.lines().any(|line| line == unacked), "{listed}");
     vhost.node().ctl(&["clear_policy", "--vhost", vhost.name(), "full"]).await.unwrap();
     let raw = place.raw().await;

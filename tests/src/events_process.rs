@@ -60,7 +60,9 @@ impl Lines {
 
     fn add(&self, what: &str, topic: &str, id: &str) {
         let line = format!("{what} {} {topic} {id}\n", std::process::id());
-        (&*self.0).write_all(line.as_bytes()).expect("the file is writable");
+        if let Err(error) = (&*self.0).write_all(line.as_bytes()) {
+            panic!("cannot write to the file of lines: {error}");
+        }
     }
 }
 

@@ -74,7 +74,7 @@ impl RunSummary {
             match fs::metadata(report_dir.join(&record.label)) {
                 Ok(report) if record.queue == "reports" => reports.push((record.label.clone(), report.len())),
                 _ if record.queue != WAREHOUSE => {
-                    mails += usize::from(mail_server::path_of(mail_dir, &record.label).exists())
+                    mails += usize::from(mail_server::path_of(mail_dir, &record.label).exists());
                 }
                 _ => {}
             }

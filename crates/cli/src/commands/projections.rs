@@ -109,7 +109,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     match command {
         Command::Migrate { database } => {
             Projections::migrate(&Projections::open(&database.url).await?).await?;
-            done(output, json!({ "migrated": true }), "The tables of projections are up to date.")
+            done(output, &json!({ "migrated": true }), "The tables of projections are up to date.")
         }
         Command::List { database } => list(&config, &database, output).await,
         Command::Skip { name, offset, database, yes } => {
@@ -117,7 +117,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
             confirmed(yes, "nothing was skipped")?;
             projections.skip(&name, offset).await.map_err(failure)?;
             let text = format!("Event {offset} will be skipped by {name}. Start its process again if that ended.");
-            done(output, json!({ "skips": offset }), &text)
+            done(output, &json!({ "skips": offset }), &text)
         }
         Command::Reset { name, allow_truncated, database, yes } => {
             let projections = open(&database).await?;
@@ -131,7 +131,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
             projections.reset(&name, &broker, allow_truncated).await.map_err(failure)?;
             broker.close().await;
             let text = format!("{name} starts again with the first event. Start its process again if that ended.");
-            done(output, json!({ "reset": true }), &text)
+            done(output, &json!({ "reset": true }), &text)
         }
     }
 }
@@ -144,9 +144,9 @@ fn confirmed(yes: bool, nothing: &str) -> Result<(), Failure> {
     if yes { Ok(()) } else { Err(Failure::Usage(anyhow!("{nothing}: confirm with --yes"))) }
 }
 
-fn done(output: Format, document: serde_json::Value, text: &str) -> Result<Exit, Failure> {
+fn done(output: Format, document: &serde_json::Value, text: &str) -> Result<Exit, Failure> {
     match output {
-        Format::Json => print_json(&document)?,
+        Format::Json => print_json(document)?,
         Format::Table => print(&format!("{text}\n"))?,
     }
     Ok(Exit::Success)

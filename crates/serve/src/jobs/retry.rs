@@ -89,8 +89,9 @@ impl Services {
     /// The same, if the store has the letter by now. After the deadline it checks no further letter.
     async fn find_letter(&self, job: &TrackedJob, deadline: Instant) -> Result<Option<DeadLetter>, Error> {
         // The dead letter of an event has the event's id, which is part of the id of its status.
-        let of_event = job.job_id().strip_suffix(&format!("@{}", job.queue));
-        for id in [Some(job.job_id()), of_event].into_iter().flatten() {
+        let id = job.job_id();
+        let of_event = id.strip_suffix(&format!("@{}", job.queue));
+        for id in [Some(id.as_str()), of_event].into_iter().flatten() {
             if let Some(letter) = self.find_letter_with(id, job, deadline).await? {
                 return Ok(Some(letter));
             }
@@ -132,7 +133,7 @@ impl Services {
             return Ok(false);
         }
         // All copies of an event have one origin.
-        if letter.job_id.as_deref() != Some(job.job_id()) && letter.queue != job.queue {
+        if letter.job_id.as_deref() != Some(job.job_id().as_str()) && letter.queue != job.queue {
             return Ok(false);
         }
         let Some(origin) = &job.origin else { return Ok(letter.job == job.job && letter.queue == job.queue) };

@@ -10,7 +10,10 @@ use leveret::{
     reader::{QueueReader, ReadMessage, Source},
     time::now_ms,
     topology::Topology,
-    workflow::{END, START, StepEnd, Workflow, engine::Input},
+    workflow::{
+        END, START, StepEnd, Workflow,
+        engine::{Input, Refusal},
+    },
 };
 use leveret_store::{DeadSource, InputOutcome, NewDead, NewWorkflow, WorkflowInput};
 use tokio_util::sync::CancellationToken;
@@ -115,21 +118,17 @@ impl Services {
                     _ => (workflow.as_str(), String::new()),
                 },
             };
-            match outcome {
-                InputOutcome::Applied | InputOutcome::Repeated => {}
-                InputOutcome::Refused(refusal) if *refusal == leveret::workflow::engine::Refusal::Late => {
+            let dropped = match outcome {
+                InputOutcome::Applied | InputOutcome::Repeated => continue,
+                InputOutcome::Refused(Refusal::Late) => {
                     tracing::debug!(workflow_id, job_id = step, "the end of a step was known");
+                    continue;
                 }
-                InputOutcome::Refused(refusal) => {
-                    tracing::warn!(workflow_id, job_id = step, error = %refusal, "dropped the end of a step");
-                }
-                InputOutcome::Conflict => {
-                    tracing::warn!(workflow_id, "refused another definition under the id of a workflow");
-                }
-                InputOutcome::Unknown => {
-                    tracing::warn!(workflow_id, job_id = step, "dropped the end of a step of an unknown workflow");
-                }
-            }
+                InputOutcome::Refused(refusal) => refusal.to_string(),
+                InputOutcome::Conflict => "the id is that of a workflow with another definition".to_owned(),
+                InputOutcome::Unknown => "there is no workflow of that id".to_owned(),
+            };
+            tracing::warn!(workflow_id, job_id = step, error = dropped, "dropped a message to a workflow");
         }
     }
 

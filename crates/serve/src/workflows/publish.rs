@@ -181,19 +181,22 @@ impl Services {
                 }
                 Noted::Later
             }
-            Fate::Never(jobs, end) => {
-                if let StepOutcome::Failed { error, .. } = &end.outcome {
-                    tracing::error!(job_id = %end.of, error, "a step can never be published: it has failed");
-                }
-                let (workflow, input) = (end.of.workflow.clone(), Box::new(Input::End(*end)));
-                let applied = Box::pin(self.apply(vec![WorkflowInput::Input { workflow, input }])).await;
-                match applied {
-                    Ok(_) if jobs + 1 >= message.jobs() => Noted::Done(message, jobs + 1),
-                    Ok(_) => self.go_on(message, jobs + 1).await,
-                    // The message is taken again after its lease.
-                    Err(_) => Noted::Later,
-                }
-            }
+            Fate::Never(jobs, end) => self.fail(message, jobs, *end).await,
+        }
+    }
+
+    /// Ends a step whose job can never be published, and goes on with the jobs after it.
+    async fn fail(&self, message: WorkflowMessage, jobs: u32, end: StepEnd) -> Noted {
+        if let StepOutcome::Failed { error, .. } = &end.outcome {
+            tracing::error!(job_id = %end.of, error, "a step can never be published: it has failed");
+        }
+        let (workflow, input) = (end.of.workflow.clone(), Box::new(Input::End(end)));
+        let applied = Box::pin(self.apply(vec![WorkflowInput::Input { workflow, input }])).await;
+        match applied {
+            Ok(_) if jobs + 1 >= message.jobs() => Noted::Done(message, jobs + 1),
+            Ok(_) => self.go_on(message, jobs + 1).await,
+            // The message is taken again after its lease.
+            Err(_) => Noted::Later,
         }
     }
 

@@ -3,8 +3,7 @@
 use std::time::SystemTime;
 
 use leveret::{
-    JobId, JobOptions, StoredJob,
-    time::unix_ms,
+    JobId, JobOptions,
     workflow::{StartError, Workflow, WorkflowError},
 };
 
@@ -45,10 +44,8 @@ impl Outbox {
         workflow.check().and_then(|()| workflow.check_queues())?;
         let id = workflow.workflow_id().map_or_else(|| JobId::mint().as_str().to_owned(), str::to_owned);
         let payload = workflow.clone().id(id.as_str()).to_json()?;
-        let enqueued_at = SystemTime::now();
-        let (options, job_id) = (JobOptions::default(), JobId::from(id.as_str()));
-        let job = StoredJob { id: job_id, name: START.into(), queue: QUEUE.into(), payload, enqueued_at, options };
-        let row = Row { job, options: "{}".to_owned(), order_key: None, enqueued_at: unix_ms(enqueued_at) };
+        let job = (JobId::from(id.as_str()), START.into(), QUEUE.into(), payload);
+        let row = Row::new(job, &JobOptions::default(), None, SystemTime::now())?;
         insert(on, vec![row]).await?;
         Ok(id)
     }

@@ -27,6 +27,19 @@ impl<E: Into<Ended>> From<E> for RolledBack {
     }
 }
 
+impl RolledBack {
+    /// Distinguishes a handler that failed from a database that became unreachable under it.
+    fn by_handler(number: usize, error: BoxError) -> Self {
+        match error.downcast::<sqlx::Error>() {
+            Ok(error) => {
+                let error = Error::from(*error);
+                if error.is_unavailable() { error.into() } else { Self::Handler(number, error.into()) }
+            }
+            Err(error) => Self::Handler(number, error),
+        }
+    }
+}
+
 /// What the holder of the lease needs for its transactions.
 pub(super) struct Applier<'p, C> {
     pub(super) table: &'p Table,
@@ -58,13 +71,13 @@ impl<C: ProjectionConnection> Applier<'_, C> {
         let mut tx = self.table.begin().await?;
         let from = self.place.as_ref();
         // First, because it locks the row: another holder waits here, and finds a later epoch.
-        if !self.table.advance(&mut tx, self.epoch, from, to, chosen.len() as u64).await? {
+        if !self.table.advance(&mut tx, self.epoch, (from, to), chosen.len() as u64).await? {
             return Err(Ended::Lost.into());
         }
         for (number, entry) in chosen.iter().filter(|(_, entry)| !entry.is_skipped) {
             let handler = &self.handlers[entry.handler];
             let applied = self.run(handler(&entry.event, of_user(&mut tx)?)).await;
-            applied.map_err(|error| self.failed(*number, error))?;
+            applied.map_err(|error| RolledBack::by_handler(*number, error))?;
         }
         if !chosen.is_empty() {
             // Last, because it finds out whether a handler hid an error that has ended the transaction.
@@ -104,17 +117,6 @@ impl<C: ProjectionConnection> Applier<'_, C> {
         let limit = self.timeout;
         let ran = timeout(limit, caught(handler)).await;
         ran.unwrap_or_else(|_| Err(format!("the handler did not end within {limit:?} (Projection::timeout)").into()))
-    }
-
-    /// Distinguishes a handler that failed from a database that went away under it.
-    fn failed(&self, number: usize, error: BoxError) -> RolledBack {
-        match error.downcast::<sqlx::Error>() {
-            Ok(error) => {
-                let error = Error::from(*error);
-                if error.is_unavailable() { error.into() } else { RolledBack::Handler(number, error.into()) }
-            }
-            Err(error) => RolledBack::Handler(number, error),
-        }
     }
 
     fn committed(&mut self, to: &Place, last: u64, ids: Vec<u8>, counts: [usize; 3]) {

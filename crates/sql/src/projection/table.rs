@@ -157,8 +157,7 @@ impl Table {
         &self,
         on: &mut TimedConnection,
         epoch: i64,
-        from: Option<&Place>,
-        to: &Place,
+        (from, to): (Option<&Place>, &Place),
         applied: u64,
     ) -> Result<bool> {
         let text = format!(

@@ -131,8 +131,8 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database). Nothing was written then.
     pub async fn apply_workflows(&self, inputs: Vec<WorkflowInput>, now: u64) -> Result<AppliedWorkflows> {
-        let mut applied = AppliedWorkflows::default();
-        applied.outcomes = vec![InputOutcome::Unknown; inputs.len()];
+        let outcomes = vec![InputOutcome::Unknown; inputs.len()];
+        let mut applied = AppliedWorkflows { outcomes, ..AppliedWorkflows::default() };
         let mut by_id: BTreeMap<String, VecDeque<(usize, WorkflowInput)>> = BTreeMap::new();
         for (at, input) in inputs.into_iter().enumerate() {
             match readable(&input) {
@@ -187,7 +187,7 @@ async fn begin(
     applied: &mut AppliedWorkflows,
     now: u64,
 ) -> Result<Vec<Work>> {
-    let first_starts = by_id.iter().filter_map(|(_, inputs)| {
+    let first_starts = by_id.values().filter_map(|inputs| {
         let start = inputs.iter().find_map(|(_, input)| match input {
             WorkflowInput::Start(new) => Some(&**new),
             WorkflowInput::Input { .. } => None,

@@ -70,14 +70,14 @@ pub(super) async fn save(tx: &mut TimedConnection, works: &mut [Work], now: u64)
             // An operator's command has no report.
             let end = end.unwrap_or_else(|| JobEnd { ended_at: now, ..JobEnd::default() });
             if let Some(position) = work.positions.get(&step) {
-                of_jobs.push(job_row((work.key, *position, Role::Step, member), &state, end));
+                of_jobs.push(job_row((work.key, *position, Role::Step, member), &state, &end));
             }
         }
         // What is left are ends of jobs that undo.
         for ((step, role, _), end) in std::mem::take(&mut work.ends) {
             let position = if role == Role::OnFailure { Some(-1) } else { work.positions.get(&step).copied() };
             if let (Some(position), Some(state)) = (position, undo_state(&end)) {
-                of_jobs.push(job_row((work.key, position, role, 0), &state, end));
+                of_jobs.push(job_row((work.key, position, role, 0), &state, &end));
             }
         }
     }
@@ -182,7 +182,7 @@ fn undo_state(end: &JobEnd) -> Option<MemberState> {
     Some(MemberState { life: end.life, end: Some(outcome), replayed_at: 0 })
 }
 
-fn job_row((workflow, step, role, member): (i64, i64, Role, u32), state: &MemberState, end: JobEnd) -> [Arg; 15] {
+fn job_row((workflow, step, role, member): (i64, i64, Role, u32), state: &MemberState, end: &JobEnd) -> [Arg; 15] {
     let (outcome, kind, error) = end_parts(state.end.as_ref());
     [
         workflow.into(),

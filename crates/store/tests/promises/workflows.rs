@@ -53,7 +53,7 @@ impl Ends {
         Self { origin: store.workflow(id).await.unwrap().unwrap().state.origin }
     }
 
-    fn end(&self, of: StepRef, outcome: StepOutcome) -> WorkflowInput {
+    fn end(&self, of: &StepRef, outcome: StepOutcome) -> WorkflowInput {
         let end = StepEnd {
             of: of.clone(),
             origin: self.origin.clone(),
@@ -67,7 +67,7 @@ impl Ends {
         input(&of.workflow, Input::End(end))
     }
 
-    fn done(&self, of: StepRef, result: &str) -> WorkflowInput {
+    fn done(&self, of: &StepRef, result: &str) -> WorkflowInput {
         let result = serde_json::value::RawValue::from_string(result.to_owned()).unwrap();
         let outcome = StepOutcome::Completed { result: Some(result), too_large: None, add: Default::default() };
         self.end(of, outcome)
@@ -107,14 +107,14 @@ async fn a_chain_runs_step_by_step_with_the_result_of_the_step_before(database: 
     assert_eq!(publish(&store, applied.messages).await, ["w:a"]);
     assert_eq!(status(&store, "w").await, Status::Running);
     let ends = Ends::of(&store, "w").await;
-    let applied = apply(&store, vec![ends.done(StepRef::step("w", "a"), r#"{"receipt":17}"#)]).await;
+    let applied = apply(&store, vec![ends.done(&StepRef::step("w", "a"), r#"{"receipt":17}"#)]).await;
     let WorkflowPublishes::Jobs(jobs) = store.workflow_publishes(&applied.messages, 10).await.unwrap().remove(0) else {
         panic!("a job")
     };
     let json = serde_json::to_string(&jobs[0].job).unwrap();
     assert!(json.contains("receipt") && json.contains(r#""payload":"{\"n\":1}""#), "{json}");
     assert_eq!(publish(&store, applied.messages).await, ["w:b"]);
-    let applied = apply(&store, vec![ends.done(StepRef::step("w", "b"), "2")]).await;
+    let applied = apply(&store, vec![ends.done(&StepRef::step("w", "b"), "2")]).await;
     assert_eq!(applied.ended, [("w".to_owned(), Status::Completed)]);
     let found = store.workflow("w").await.unwrap().unwrap();
     assert_eq!((found.status(), found.ended_at, found.labels["tenant"].as_str()), (Status::Completed, Some(NOW), "a"));
@@ -147,11 +147,11 @@ async fn the_first_end_of_a_life_wins(database: Database) {
     let ends = Ends::of(&store, "w").await;
     let of = || StepRef::step("w", "a");
     let late = InputOutcome::Refused(Refusal::Late);
-    let applied = apply(&store, vec![ends.done(of(), "1"), ends.end(of(), StepOutcome::failed("error", "no"))]).await;
+    let applied = apply(&store, vec![ends.done(&of(), "1"), ends.end(&of(), StepOutcome::failed("error", "no"))]).await;
     assert_eq!(applied.outcomes, [InputOutcome::Applied, late.clone()]);
-    assert_eq!(apply(&store, vec![ends.done(of(), "2")]).await.outcomes, [late]);
+    assert_eq!(apply(&store, vec![ends.done(&of(), "2")]).await.outcomes, [late]);
     let forged = Ends { origin: "guessed".into() };
-    let applied = apply(&store, vec![forged.done(StepRef::step("w", "b"), "1")]).await;
+    let applied = apply(&store, vec![forged.done(&StepRef::step("w", "b"), "1")]).await;
     assert_eq!(applied.outcomes, [InputOutcome::Refused(Refusal::Foreign)]);
     let found = store.workflow("w").await.unwrap().unwrap();
     let jobs = store.workflow_first_jobs(&found, 0, 10).await.unwrap();
@@ -187,7 +187,7 @@ async fn a_group_is_published_in_pages_and_joined_once(database: Database) {
     assert_eq!(published, 1200);
     let ends = Ends::of(&store, "w").await;
     for batch in (0..1200).collect::<Vec<u32>>().chunks(400) {
-        let inputs = batch.iter().map(|n| ends.done(StepRef::member("w", "each", *n), &n.to_string())).collect();
+        let inputs = batch.iter().map(|n| ends.done(&StepRef::member("w", "each", *n), &n.to_string())).collect();
         messages.extend(apply(&store, inputs).await.messages);
     }
     assert_eq!(publish(&store, messages).await, ["w:join"]);
@@ -219,7 +219,7 @@ async fn of_two_servers_each_end_counts_once_and_each_step_is_published_once(dat
     let mut inputs = Vec::new();
     for id in &ids {
         let ends = Ends::of(&one, id).await;
-        inputs.extend((0..16).map(|n| ends.done(StepRef::member(id.as_str(), "each", n), "1")));
+        inputs.extend((0..16).map(|n| ends.done(&StepRef::member(id.as_str(), "each", n), "1")));
     }
     let reversed: Vec<_> = inputs.iter().rev().cloned().collect();
     let run = async |store: &Store, inputs: Vec<WorkflowInput>| {
@@ -277,12 +277,12 @@ async fn a_cancelled_workflow_ends_also_if_its_jobs_were_never_published(databas
         .after("a");
     publish(&store, apply(&store, vec![start(workflow)]).await.messages).await;
     let ends = Ends::of(&store, "w").await;
-    let messages = apply(&store, vec![ends.done(StepRef::step("w", "a"), "1")]).await.messages;
+    let messages = apply(&store, vec![ends.done(&StepRef::step("w", "a"), "1")]).await.messages;
     store.workflow_blocked(&messages[0], Some("absent"), "no such queue", NOW).await.unwrap();
     let applied = apply(&store, vec![input("w", Input::Cancel)]).await;
     assert_eq!(publish(&store, applied.messages).await, ["cancel w", "w:a:compensation"]);
     let of = StepRef { role: Role::Compensation, ..StepRef::step("w", "a") };
-    let applied = apply(&store, vec![ends.end(of, StepOutcome::completed())]).await;
+    let applied = apply(&store, vec![ends.end(&of, StepOutcome::completed())]).await;
     assert_eq!(applied.ended, [("w".to_owned(), Status::Cancelled)]);
     assert_eq!(status(&store, "w").await, Status::Cancelled);
     assert!(store.due_workflow_messages(NOW + DAY, 10).await.unwrap().is_empty());
@@ -296,7 +296,7 @@ async fn a_failed_step_is_retried_in_its_next_life(database: Database) {
     let ends = Ends::of(&store, "w").await;
     let member = |n| StepRef::member("w", "a", n);
     let failed = StepOutcome::failed("permanent", "no\0paper");
-    apply(&store, vec![ends.done(member(0), "1"), ends.end(member(1), failed.clone()), ends.done(member(2), "1")])
+    apply(&store, vec![ends.done(&member(0), "1"), ends.end(&member(1), failed.clone()), ends.done(&member(2), "1")])
         .await;
     assert_eq!(status(&store, "w").await, Status::Waiting(Waiting::Operator));
     let found = store.workflow("w").await.unwrap().unwrap();
@@ -310,7 +310,7 @@ async fn a_failed_step_is_retried_in_its_next_life(database: Database) {
     assert_eq!(jobs.iter().map(|job| job.end.of.clone()).collect::<Vec<_>>(), [StepRef { life: 2, ..member(1) }]);
     publish(&store, applied.messages).await;
     let applied =
-        apply(&store, vec![ends.end(member(1), failed), ends.done(StepRef { life: 2, ..member(1) }, "2")]).await;
+        apply(&store, vec![ends.end(&member(1), failed), ends.done(&StepRef { life: 2, ..member(1) }, "2")]).await;
     assert_eq!(applied.outcomes, [InputOutcome::Refused(Refusal::Late), InputOutcome::Applied]);
     assert_eq!(publish(&store, applied.messages).await, ["w:b"]);
 }
@@ -327,7 +327,7 @@ async fn a_deadline_passes_once(database: Database) {
     assert_eq!(publish(&store, applied.messages).await, ["cancel w"]);
     assert!(store.overdue_workflows(NOW + DAY, 10).await.unwrap().is_empty());
     let ends = Ends::of(&store, "w").await;
-    let applied = apply(&store, vec![ends.end(StepRef::step("w", "a"), StepOutcome::Cancelled)]).await;
+    let applied = apply(&store, vec![ends.end(&StepRef::step("w", "a"), StepOutcome::Cancelled)]).await;
     assert_eq!(applied.ended, [("w".to_owned(), Status::Failed)]);
 }
 
@@ -336,12 +336,12 @@ async fn retention_deletes_ended_workflows_alone(database: Database) {
     let workflow = |id: &str| Workflow::new("o").id(id).step("a", job());
     apply(&store, vec![start(workflow("ended")), start(workflow("open"))]).await;
     let ends = Ends::of(&store, "ended").await;
-    apply(&store, vec![ends.done(StepRef::step("ended", "a"), "1")]).await;
+    apply(&store, vec![ends.done(&StepRef::step("ended", "a"), "1")]).await;
     let later = NOW + 7 * DAY;
     assert_eq!(store.prune(later, &Retention::default()).await.unwrap().workflows, 0);
     assert_eq!(store.prune(later + 1, &Retention::default()).await.unwrap().workflows, 1);
     assert!(store.workflow("ended").await.unwrap().is_none() && store.workflow("open").await.unwrap().is_some());
-    let applied = apply(&store, vec![ends.done(StepRef::step("ended", "a"), "1")]).await;
+    let applied = apply(&store, vec![ends.done(&StepRef::step("ended", "a"), "1")]).await;
     assert_eq!(applied.outcomes, [InputOutcome::Unknown]);
     let applied = apply(&store, vec![start(workflow("ended"))]).await;
     assert_eq!(applied.outcomes, [InputOutcome::Applied], "its id is free");
@@ -382,10 +382,10 @@ async fn texts_that_no_database_takes_are_refused_alone(database: Database) {
     let applied = apply(
         &store,
         vec![
-            ends.done(StepRef::step("w\0", "a"), "1"),
-            ends.done(StepRef::step("w", "a\0"), "1"),
-            ends.done(StepRef::member("w", "a", 7), "1"),
-            ends.done(StepRef::step("w", "a"), r#""\u0000""#),
+            ends.done(&StepRef::step("w\0", "a"), "1"),
+            ends.done(&StepRef::step("w", "a\0"), "1"),
+            ends.done(&StepRef::member("w", "a", 7), "1"),
+            ends.done(&StepRef::step("w", "a"), r#""\u0000""#),
         ],
     )
     .await;

@@ -116,7 +116,7 @@ async fn an_event_that_one_subscription_refuses_counts_its_tries_and_is_set_asid
     stage.raw.channel().queue_declare(full.as_str().into(), options, arguments).await.unwrap();
     stage.raw.publish("", &full, Default::default(), b"{}").await.unwrap();
     bind(&stage, &full, &topic).await;
-    let id = emit(&stage.pool, NewEvent::raw(topic.clone(), "1"), true).await.unwrap();
+    let id = emit(&stage.pool, None, NewEvent::raw(topic.clone(), "1"), true).await.unwrap();
     let relay = run(stage.relay().tries(3, Duration::from_millis(100)));
     let set_aside = async || stage.outbox.status().await.unwrap().set_aside;
     eventually_eq("it is set aside", LONG, 1, set_aside).await;

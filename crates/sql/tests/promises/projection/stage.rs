@@ -133,8 +133,7 @@ impl Running {
 
     /// Waits until the projection stops by itself, and returns why.
     pub(crate) async fn ended(self) -> leveret_sql::Error {
-        let ended = tokio::time::timeout(LONG, self.task).await;
-        ended.expect("the projection stops").unwrap().unwrap_err()
+        tokio::time::timeout(LONG, self.task).await.unwrap().unwrap().unwrap_err()
     }
 }
 
