@@ -1,7 +1,5 @@
 //! Writes SVG.
 
-use std::fmt::Write;
-
 use super::{
     DrawnStep,
     layout::{Layout, MOST_LETTERS, Place},
@@ -41,8 +39,7 @@ fn edge(way: &[(usize, usize)]) -> String {
     for pair in way.windows(2) {
         let ((x, y), (to_x, to_y)) = (pair[0], pair[1]);
         let middle = usize::midpoint(x, to_x);
-        // A write to a text cannot fail.
-        drop(write!(path, "C{middle} {y} {middle} {to_y} {to_x} {to_y}"));
+        path += &format!("C{middle} {y} {middle} {to_y} {to_x} {to_y}");
     }
     path + "\"/>\n"
 }
