@@ -374,7 +374,7 @@ mod tests {
     #[test]
     fn the_ladder_has_a_level_for_each_power_and_ends_at_due() {
         let plan = Topology::new("ns").shared();
-        assert_eq!((plan.exchanges.len(), plan.queues.len(), plan.bindings.len()), (8 + 56, 31, 3 + 28 * 4 - 1));
+        assert_eq!((plan.exchanges.len(), plan.queues.len(), plan.bindings.len()), (8 + 56, 32, 4 + 28 * 4 - 1));
         let level = plan.queues.iter().find(|queue| queue.name == "ns.delay.03").unwrap();
         assert!(level.arguments.contains(&("x-message-ttl", Argument::Integer(800))));
         assert!(level.arguments.contains(&("x-dead-letter-exchange", text("ns.delay.02"))));

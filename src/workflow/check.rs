@@ -209,12 +209,15 @@ impl Steps {
         }
         let Some(mut at) = waits.iter().position(|waits| *waits > 0) else { return Ok(()) };
         // A step that is left waits for another one that is left, so that this walk comes back to where it was.
-        let (mut path, mut seen) = (Vec::new(), HashMap::new());
-        while seen.insert(at, path.len()).is_none() {
+        let mut path = Vec::new();
+        let first = loop {
+            if let Some(first) = path.iter().position(|former| *former == at) {
+                break first;
+            }
             path.push(at);
             at = after(at).find(|before| waits[*before] > 0).unwrap_or(at);
-        }
-        let steps = path[seen[&at]..].iter().map(|at| self.list[*at].0.clone()).collect();
+        };
+        let steps = path[first..].iter().map(|at| self.list[*at].0.clone()).collect();
         Err(WorkflowError::Cycle { steps })
     }
 }

@@ -1,4 +1,4 @@
-//! What the server measures of workflows.
+//! The metrics of workflows.
 
 use std::{
     sync::{Arc, OnceLock},

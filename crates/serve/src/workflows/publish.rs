@@ -156,7 +156,7 @@ impl Services {
             None => Fate::Published(u32::try_from(count).unwrap_or(u32::MAX)),
             Some(Fate::Never(_, end)) => Fate::Never(confirmed, end),
             Some(later) if confirmed == 0 => later,
-            // The rest is tried again at once, and fails for itself.
+            // The rest is retried at once, and fails for itself.
             Some(_) => Fate::Published(confirmed),
         }
     }

@@ -54,7 +54,7 @@ pub struct WorkflowView {
     pub name: String,
     /// Its status.
     pub status: WorkflowStatus,
-    /// What it waits for: `queue`, `operator` or `pause`.
+    /// The cause of the wait: `queue`, `operator` or `pause`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
     /// The queue that it waits for, which does not exist.
@@ -261,7 +261,8 @@ impl StepView {
             group: state.is_group,
             progress,
             task_ids: (0..MOST_IDS).filter(is_known).map(|member| state.job(id, member, 1).to_string()).collect(),
-            waiting_for: step.blocked_queue.clone(),
+            // The note that a job waits may be removed a moment after the end of the job that then ran.
+            waiting_for: step.blocked_queue.clone().filter(|_| open > 0),
             published_at: step.published_at.map(to_rfc3339),
             started_at: job.and_then(|job| job.started_at).map(to_rfc3339),
             finished_at: step.ended_at.map(to_rfc3339),

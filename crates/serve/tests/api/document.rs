@@ -113,6 +113,10 @@ async fn the_document_has_every_operation_with_its_errors_and_headers() {
             "get /api/tasks",
             "get /api/tasks/{id}",
             "get /api/tasks/{id}/events",
+            "get /api/workflows",
+            "get /api/workflows/{id}",
+            "get /api/workflows/{id}/events",
+            "get /api/workflows/{id}/steps/{step}/results",
             "post /api/dead/import",
             "post /api/dead/purge",
             "post /api/dead/replay",
@@ -123,6 +127,12 @@ async fn the_document_has_every_operation_with_its_errors_and_headers() {
             "post /api/tasks",
             "post /api/tasks/batch",
             "post /api/tasks/{id}/retry",
+            "post /api/workflows",
+            "post /api/workflows/{id}/cancel",
+            "post /api/workflows/{id}/pause",
+            "post /api/workflows/{id}/resume",
+            "post /api/workflows/{id}/retry",
+            "post /api/workflows/{id}/skip",
             "put /api/dead/{id}/payload",
         ]
     );

@@ -41,6 +41,8 @@ async fn dead_events(stage: &Stage, numbers: std::ops::Range<i64>) {
         stage.broker.publisher().emit(&Placed { cents }).id(format!("e{cents}")).track().await.unwrap();
     }
     testing::idle(&stage.broker).await;
+    let is_announced = async || stage.catalogue.entries().iter().any(|entry| entry.queue == "warehouse");
+    eventually("the subscription is in the catalogue", SOON, is_announced).await;
     running.stop().await.unwrap();
     let ingest = stage.ingest();
     stage.until_dead(numbers.count()).await;

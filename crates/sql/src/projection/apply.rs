@@ -40,7 +40,7 @@ impl RolledBack {
     }
 }
 
-/// What the holder of the lease needs for its transactions.
+/// Applies batches of events for the holder of the lease.
 pub(super) struct Applier<'p, C> {
     pub(super) table: &'p Table,
     pub(super) handlers: &'p [Erased<C>],

@@ -18,7 +18,7 @@ use crate::{Error, LogPosition};
 
 /// Longest wait for the last applied event, which exists unless the log has changed.
 const FIRST: Duration = Duration::from_secs(5);
-/// How often the log must show that it ends before the last applied event. A slow broker may show too little once.
+/// The number of looks that must show a log which ends before the last applied event. A slow broker may show too little once.
 const ROUNDS: usize = 2;
 /// Pause between two positions where no event has a handler.
 const PASS_EVERY: Duration = Duration::from_secs(1);
@@ -64,7 +64,7 @@ pub(super) struct Reader<'p> {
     allows_truncated: bool,
 }
 
-/// What recognises an event: its id, or a digest of its topic, time and payload.
+/// Returns the position and the mark that recognises an event: its id, or a digest of its topic, time and payload.
 pub(super) fn place(event: &LoggedEvent) -> Place {
     let id = event.id().map_or_else(|| digest(event), |id| id.as_bytes().to_vec());
     Place { offset: event.offset(), id }

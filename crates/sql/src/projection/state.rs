@@ -1,4 +1,4 @@
-//! How the work of a holder ends.
+//! The ends of a lease holder's work.
 
 use leveret::text::error_chain;
 

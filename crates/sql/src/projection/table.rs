@@ -30,7 +30,7 @@ pub(super) struct Place {
     pub(super) id: Vec<u8>,
 }
 
-/// What the holder of the lease knows of its projection.
+/// The row of a projection, as the holder of its lease has read it.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) epoch: i64,

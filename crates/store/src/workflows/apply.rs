@@ -34,12 +34,12 @@ pub enum WorkflowInput {
     Input {
         /// The workflow's id.
         workflow: String,
-        /// What happens.
+        /// The input to apply.
         input: Box<Input>,
     },
 }
 
-/// What became of an input.
+/// The effect of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InputOutcome {
     /// It was applied.
@@ -59,7 +59,7 @@ pub enum InputOutcome {
 pub struct AppliedWorkflows {
     /// One for each input, in order.
     pub outcomes: Vec<InputOutcome>,
-    /// What is to be published. Its lease is the caller's.
+    /// The messages to publish. Their lease is the caller's.
     pub messages: Vec<WorkflowMessage>,
     /// The ids of the workflows that have changed.
     pub changed: Vec<String>,
@@ -97,7 +97,7 @@ pub(super) struct Work {
     pub(super) is_changed: bool,
     /// Other definitions under its id that are not counted in its row yet.
     pub(super) conflicts: u32,
-    /// What happens, with its place among the outcomes; none for what follows from the cancellation itself.
+    /// The inputs, with their places among the outcomes. An input that follows from the cancellation itself has none.
     pub(super) inputs: VecDeque<(Option<usize>, WorkflowInput)>,
     /// The actions among which a cancellation was looked for.
     pub(super) seen_actions: usize,

@@ -36,7 +36,7 @@ impl Kind {
     }
 }
 
-/// What is to be published: jobs of one step, or the cancellation of all of them.
+/// A message to publish: jobs of one step, or the cancellation of all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkflowMessage {
     /// Its number.
@@ -49,7 +49,7 @@ pub struct WorkflowMessage {
     pub(super) life: u32,
     /// The time at which it was decided, in milliseconds since the epoch.
     pub created_at: u64,
-    /// How often a server has tried to publish it before.
+    /// The number of former attempts to publish it.
     pub attempts: u32,
 }
 

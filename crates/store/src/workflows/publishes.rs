@@ -22,7 +22,7 @@ use super::{
 };
 use crate::open::Store;
 
-/// What is to be published for a message.
+/// The jobs or the cancellation to publish for a message.
 #[derive(Debug)]
 pub enum WorkflowPublishes {
     /// Some jobs of its step, in the order of their members.
@@ -69,7 +69,7 @@ impl Store {
     }
 }
 
-/// What is known of the step of a message, and of its workflow.
+/// The step of a message, and its workflow, as stored.
 struct Facts {
     state: WorkflowState,
     track: bool,

@@ -17,7 +17,7 @@ pub struct StoredWorkflow {
     pub name: String,
     /// The texts that tools show with it.
     pub labels: BTreeMap<String, String>,
-    /// What the engine knows of it, its id among that.
+    /// The state that the engine keeps, with the id.
     pub state: WorkflowState,
     /// The queue that does not exist, while a job waits for it.
     pub blocked_queue: Option<String>,
@@ -56,7 +56,7 @@ pub struct StoredStep {
     pub job: String,
     /// The job queue, if the definition names it.
     pub queue: Option<String>,
-    /// What the engine knows of it, its name among that.
+    /// The state that the engine keeps, with the name.
     pub state: StepState,
     /// The time at which its jobs were decided to be published.
     pub published_at: Option<u64>,
@@ -66,7 +66,7 @@ pub struct StoredStep {
     pub blocked_queue: Option<String>,
 }
 
-/// What became of a job of a step. Times are in milliseconds since the epoch.
+/// A job of a step, with its end if it has one. Times are in milliseconds since the epoch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredWorkflowJob {
     /// The place of the step in the order of definition; -1 for [`Role::OnFailure`].
@@ -75,7 +75,7 @@ pub struct StoredWorkflowJob {
     pub role: Role,
     /// Its position in a group, from 0.
     pub member: u32,
-    /// What the engine knows of it.
+    /// The state that the engine keeps.
     pub state: MemberState,
     /// The attempt that ended it, from 1; 0 if it has not ended.
     pub attempt: u32,

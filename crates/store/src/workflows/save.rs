@@ -18,7 +18,7 @@ use super::{
     row::{end_parts, phase_name, role_number},
 };
 
-/// What is serialised here always can be.
+/// Returns a value as JSON. The types of this module always serialise.
 pub(super) fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
@@ -35,7 +35,7 @@ pub(super) fn status_columns(state: &WorkflowState) -> (&'static str, Option<&'s
     (status.name(), waiting_for, status.is_end())
 }
 
-/// What a step's row has beside the engine's row.
+/// The columns of a step's row that the engine does not keep.
 pub(super) struct StepTimes {
     pub(super) compensable: Option<u64>,
     pub(super) is_published: bool,

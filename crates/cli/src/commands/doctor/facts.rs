@@ -170,12 +170,14 @@ pub(super) fn route(binding: &topology::Binding) -> Route {
 
 /// The queues that publishers reach by their own name, without lanes of other queues.
 pub(super) fn bound_queues(listing: &Listing, topology: &Topology) -> Vec<JobQueue> {
-    let jobs = topology.jobs();
+    let (jobs, workflows) = (topology.jobs(), topology.workflows());
     let names: BTreeSet<_> = listing
         .bindings
         .iter()
         .filter_map(|(source, key, destination)| match destination {
-            Destination::Queue(name) if *source == jobs && key == name && !is_lane(listing, name) => Some(name),
+            Destination::Queue(name) if *source == jobs && key == name => {
+                (*name != workflows && !is_lane(listing, name)).then_some(name)
+            }
             Destination::Queue(_) | Destination::Exchange(_) => None,
         })
         .collect();

@@ -18,7 +18,7 @@ use crate::output::Failure;
 /// Size at which the file is written anew, without the lines that do not count any more.
 const LONGEST: u64 = 1024 * 1024;
 
-/// How far a replay is.
+/// The progress of a replay.
 #[derive(Debug)]
 pub(super) struct Position {
     /// The start of the ids of copies whose events have none to keep. The same for all runs of one replay.

@@ -11,7 +11,7 @@ const HEIGHT: usize = 46;
 const BETWEEN_LAYERS: usize = 60;
 const BETWEEN_STEPS: usize = 18;
 const MARGIN: usize = 16;
-/// The height that a bend of an edge takes in its layer.
+/// The height of an edge's bend in its layer.
 const BEND: usize = 14;
 /// Passes over all layers. Further passes change little.
 const SWEEPS: usize = 8;

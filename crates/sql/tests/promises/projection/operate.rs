@@ -1,4 +1,4 @@
-//! What an operator sees and does.
+//! Operators: the list, reset and skip.
 
 use std::time::Duration;
 

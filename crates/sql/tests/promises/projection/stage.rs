@@ -20,7 +20,7 @@ pub(crate) const NAME: &str = "revenue";
 pub(crate) struct Placed {
     pub(crate) number: i64,
     pub(crate) cents: i64,
-    /// What the handler does beside: "" or "fault", "hide", "panic", "halt".
+    /// The handler's further act: "" or "fault", "hide", "panic", "halt".
     pub(crate) act: String,
 }
 

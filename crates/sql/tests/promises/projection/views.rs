@@ -1,4 +1,4 @@
-//! What a view has.
+//! The rows of a view.
 
 use std::time::Duration;
 
@@ -96,10 +96,8 @@ async fn a_failing_handler_keeps_the_position_before_its_event_until_it_succeeds
     assert_eq!((status.position, failure.error.as_str()), (Some(2), "order 3 has a fault"));
     assert_eq!(stage.view().await, of(0..3));
     assert!(stage.metric(r#"leveret_projection_failing{projection="revenue"} 1"#));
-    eventually("it is tried again", LONG, async || {
-        stage.status().await.failure.is_some_and(|failure| failure.tries > 1)
-    })
-    .await;
+    eventually("it is retried", LONG, async || stage.status().await.failure.is_some_and(|failure| failure.tries > 1))
+        .await;
     stage.pool.run("DELETE FROM faults").await;
     stage.shows(0..6).await;
     eventually("it has recovered", LONG, async || {

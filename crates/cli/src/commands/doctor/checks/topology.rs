@@ -106,7 +106,7 @@ mod tests {
         });
         let shown: Vec<_> = found.iter().map(|finding| (finding.subject.as_str(), finding.message.as_str())).collect();
         let wanted = [
-            ("leveret.v1", "2 of 95 parts missing: exchange leveret.v1.due, queue leveret.v1.delay.03"),
+            ("leveret.v1", "2 of 96 parts missing: exchange leveret.v1.due, queue leveret.v1.delay.03"),
             ("queue email", "2 of 3 parts missing: queue email.dead, queue email"),
         ];
         assert_eq!(shown, wanted);
@@ -147,6 +147,6 @@ mod tests {
             facts.exchanges.values_mut().for_each(|compared| *compared = Err(lost()));
         });
         assert_eq!(level, Level::Problem);
-        assert_says(&said, &["and 95 more | ", "the connection is lost", "majority"]);
+        assert_says(&said, &["and 96 more | ", "the connection is lost", "majority"]);
     }
 }
