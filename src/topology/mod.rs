@@ -263,7 +263,7 @@ impl Topology {
         plan.exchange(&due, ExchangeKind::Topic, Some(&unrouted));
         plan.queue(&unrouted, kept_arguments());
         plan.bind(&unrouted, "", Destination::Queue(unrouted.clone()));
-        // Bound as a job queue is: whoever may publish jobs may start workflows, and report the ends of their steps.
+        // Bound as a job queue is: a user that may publish jobs may start workflows, and report the ends of their steps.
         plan.queue(&self.workflows(), kept_arguments());
         plan.bind(&self.jobs(), &self.workflows(), Destination::Queue(self.workflows()));
         plan.exchange(&self.status_exchange(), ExchangeKind::Topic, None);

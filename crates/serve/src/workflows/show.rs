@@ -39,7 +39,7 @@ impl Services {
         Ok(WorkflowView { progress: Some(progress), steps: Some(Steps(shown)), ..WorkflowView::new(&workflow) })
     }
 
-    /// The names of the steps of which a worker has a job, as far as status updates tell. Of a group, the first jobs tell.
+    /// Returns the names of the steps of which a worker has a job, by their status updates. Of a group, the first jobs count.
     async fn started(&self, workflow: &StoredWorkflow, steps: &[StoredStep]) -> Result<BTreeSet<String>, Error> {
         let running = steps.iter().filter(|step| step.state.phase == StepPhase::Running);
         let jobs = running.flat_map(|step| {

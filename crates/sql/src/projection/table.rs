@@ -121,7 +121,7 @@ impl Table {
         self.pool.execute(sql).await.map(drop)
     }
 
-    /// The event that an operator wants to be skipped.
+    /// Returns the event that an operator has chosen to skip.
     pub(super) async fn skips(&self) -> Result<Option<u64>> {
         let sql = Sql::new("SELECT skips FROM leveret_projections WHERE name = $1").arg(self.name.as_str());
         Ok(self.pool.all::<Skips>(sql).await?.pop().and_then(|Skips(skips)| skips))
