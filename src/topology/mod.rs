@@ -214,7 +214,8 @@ impl Topology {
     }
 
     /// Returns the start of the names of all queues for replies.
-    pub(crate) fn reply_prefix(&self) -> String {
+    #[must_use]
+    pub fn reply_prefix(&self) -> String {
         self.name("reply.")
     }
 

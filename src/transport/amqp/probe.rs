@@ -6,23 +6,23 @@
 
 mod refusal;
 mod remove;
+mod rights;
 
 use std::{fmt, time::Duration};
 
 use lapin::{
     Channel, Connection,
-    options::{BasicConsumeOptions, BasicGetOptions, ExchangeUnbindOptions, QueueDeclareOptions},
+    options::{BasicGetOptions, QueueDeclareOptions},
     types::FieldTable,
 };
 use lapin_guard::{Guard, ServerProperties};
-use uuid::Uuid;
 
 use self::refusal::refusal;
 pub use self::refusal::{ConnectError, Refusal};
 use crate::transport::amqp::{Address, address::parse_addresses, connection, declare, tls::Tls};
 use crate::{
     config::Config,
-    message::{Message, dead_letter::DeadLetter, short, text},
+    message::{Message, dead_letter::DeadLetter, short},
     time::now_ms,
     topology::{DEAD, Exchange, QueuePlan},
 };
@@ -181,48 +181,6 @@ impl Probe {
     pub async fn compare_exchange(&mut self, plan: &Exchange) -> Result<(), Refusal> {
         self.ask(async |channel| declare::declare_exchange(channel, plan, true).await).await?;
         self.ask(async |channel| declare::declare_exchange(channel, plan, false).await).await
-    }
-
-    /// Checks whether the user may consume from a queue, without consuming.
-    ///
-    /// # Errors
-    ///
-    /// [`Refusal::Denied`] without read permission.
-    pub async fn may_read(&mut self, queue: &str) -> Result<(), Refusal> {
-        // The broker checks the permission first and then refuses the argument, so no consumer is created.
-        let mut wrong = FieldTable::default();
-        wrong.insert("x-priority".into(), text("none"));
-        let tag = short(&format!("leveret-probe-{}", Uuid::now_v7()));
-        let options = BasicConsumeOptions::default();
-        let asked = self.ask(async |channel| channel.basic_consume(short(queue), tag, options, wrong).await.map(drop));
-        match asked.await {
-            Err(Refusal::Mismatch(_)) => Ok(()),
-            Ok(()) => {
-                self.close_channel().await;
-                Ok(())
-            }
-            refused => refused,
-        }
-    }
-
-    /// Checks whether the user may publish to an exchange, without publishing.
-    ///
-    /// # Errors
-    ///
-    /// [`Refusal::Denied`] without write permission.
-    pub async fn may_write(&mut self, exchange: &str) -> Result<(), Refusal> {
-        // Removing a binding between exchanges requires write permission on the destination first, even if the binding
-        // does not exist.
-        const SOURCE: &str = "amq.direct";
-        let key = short(&format!("leveret-probe-{}", Uuid::now_v7()));
-        let (options, none) = (ExchangeUnbindOptions::default(), FieldTable::default());
-        let asked = self
-            .ask(async |channel| channel.exchange_unbind(short(exchange), SOURCE.into(), key, options, none).await)
-            .await;
-        match asked {
-            Err(Refusal::Denied(words)) if words.contains(SOURCE) => Ok(()),
-            other => other,
-        }
     }
 
     /// Reads up to `limit` dead letters of a queue, the oldest first, passes each to `visit`, and requeues them at the

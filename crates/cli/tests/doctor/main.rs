@@ -4,5 +4,6 @@
 mod clinic;
 mod connecting;
 mod contents;
+mod messaging;
 mod secure;
 mod topology;

@@ -10,6 +10,7 @@ mod options;
 mod pipes;
 mod post;
 mod projections;
+mod rights;
 mod schedules;
 mod settings;
 mod simulate;

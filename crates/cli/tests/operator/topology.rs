@@ -7,21 +7,22 @@ use leveret::{
     catalogue::Catalogue,
     testing::{Running, start},
 };
-use leveret_harness::{RawClient, TestVhost, eventually, shared_node};
+use leveret_harness::{RawClient, eventually, shared_node};
 use leveret_tests::fires::{Fires, noting, schedule};
 use serde_json::Value;
 
 use crate::post::{LONG, Said, say};
 
 /// The program against a broker.
-async fn export(url: &str, arguments: &[&str]) -> Said {
+pub(crate) async fn export(url: &str, arguments: &[&str]) -> Said {
     let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
     command.env("AMQP_URL", url).args(["topology", "export"]).args(arguments);
     say(command, Vec::new()).await
 }
 
-fn broker(vhost: &TestVhost) -> Broker {
-    Broker::amqp(Config { amqp_url: vec![vhost.url()], ..Config::default() }).unwrap()
+/// A broker handle that declares what is missing.
+pub(crate) fn owner(url: &str) -> Broker {
+    Broker::amqp(Config { amqp_url: vec![url.to_owned()], ..Config::default() }).unwrap()
 }
 
 /// Starts a worker, and returns once the catalogue contains its job.
@@ -38,7 +39,7 @@ fn file(path: &str) -> String {
 #[tokio::test]
 async fn what_deploy_declares_is_what_the_workers_declare() {
     let vhost = shared_node().await.vhost().await;
-    let broker = broker(&vhost);
+    let broker = owner(&vhost.url());
     let folder = tempfile::tempdir().unwrap();
     let mail = leveret_email::MailSettings {
         smtp_url: None,
@@ -85,7 +86,7 @@ async fn what_deploy_declares_is_what_the_workers_declare() {
 #[tokio::test]
 async fn the_export_equals_the_definitions_of_the_broker() {
     let vhost = shared_node().await.vhost().await;
-    let (broker, fires) = (broker(&vhost), Fires::default());
+    let (broker, fires) = (owner(&vhost.url()), Fires::default());
     let lanes = noting("fires", &fires).queue(Queue::new("fires").lanes([3, 2, 1]).single_active());
     let lanes = lanes.schedule(schedule("close-year", "0 6 1 1 *", "fires"));
     let running = started(lanes, &broker, "test.fire").await;

@@ -37,6 +37,10 @@ pub(crate) struct Arguments {
     #[arg(long = "schedule", value_name = "NAME")]
     pub(super) schedules: Vec<String>,
 
+    /// Check the rights for requests too; by default if the management API shows a queue for replies
+    #[arg(long)]
+    pub(super) requests: bool,
+
     /// RabbitMQ's management API: `http://user:password@host:15672`; without a login, that of `AMQP_URL` is used
     #[arg(long, env = "LEVERET_MANAGEMENT_URL", hide_env_values = true, value_name = "URL")]
     pub(super) management_url: Option<String>,

@@ -35,6 +35,8 @@ pub(super) struct Facts {
     /// The state of each queue of the plans.
     pub(super) queues: BTreeMap<String, Result<QueueState, Refusal>>,
     pub(super) rights: Vec<Right>,
+    /// The rights for requests, if anything sends requests.
+    pub(super) requests: Option<RequestRights>,
     /// Dead letters by job queue, for job queues that have a dead-letter queue.
     pub(super) dead_letters: BTreeMap<String, Result<DeadLetters, Refusal>>,
     /// The tokens of the schedules' leaders, or the reason why they could not be read.
@@ -129,6 +131,13 @@ pub(super) struct Right {
 pub(super) enum RightKind {
     Read,
     Write,
+}
+
+/// The rights for requests. A worker answers them and a publisher sends them, mostly as two users.
+#[derive(Clone, Debug)]
+pub(super) struct RequestRights {
+    pub(super) answer: Result<(), Refusal>,
+    pub(super) send: Result<(), Refusal>,
 }
 
 /// Dead letters by kind.
@@ -312,6 +321,7 @@ pub(super) mod healthy {
             exchanges: BTreeMap::new(),
             queues: BTreeMap::new(),
             rights: Vec::new(),
+            requests: None,
             dead_letters: BTreeMap::from([("email".to_owned(), Ok(DeadLetters::default()))]),
             tokens: Ok(Vec::new()),
             announced: Vec::new(),

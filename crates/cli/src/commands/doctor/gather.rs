@@ -22,8 +22,8 @@ use tokio::{
 use super::{
     arguments::Arguments,
     facts::{
-        BrokerIdentity, DeadLetters, Facts, JobQueue, Listing, QueueState, Right, RightKind, Route, ScheduleQueue,
-        View, as_listed, bound_queues, schedules,
+        BrokerIdentity, DeadLetters, Facts, JobQueue, Listing, QueueState, RequestRights, Right, RightKind, Route,
+        ScheduleQueue, View, as_listed, bound_queues, schedules,
     },
 };
 use crate::{
@@ -56,6 +56,7 @@ pub(super) async fn gather(arguments: &Arguments, progress: &Progress) -> Result
     compare(&mut probe, &mut facts).await;
     progress.show("checking rights");
     look_at_rights(&mut probe, &mut facts).await;
+    look_at_requests(&mut probe, &mut facts, arguments.requests).await;
     progress.show("reading dead letters");
     read_dead_letters(&mut probe, &mut facts, arguments.sample).await;
     probe.close().await;
@@ -160,6 +161,7 @@ fn planned(arguments: &Arguments, probe: &Probe, dead_ends: Vec<String>, view: V
         exchanges: BTreeMap::new(),
         queues: BTreeMap::new(),
         rights: Vec::new(),
+        requests: None,
         dead_letters: BTreeMap::new(),
         tokens: Ok(Vec::new()),
         announced: Vec::new(),
@@ -213,6 +215,16 @@ async fn look_at_rights(probe: &mut Probe, facts: &mut Facts) {
     for name in lanes {
         let had = probe.may_read(&name).await;
         facts.rights.push(Right { kind: RightKind::Read, name, had });
+    }
+}
+
+/// The rights for requests, if they are asked for or a process waits for replies.
+async fn look_at_requests(probe: &mut Probe, facts: &mut Facts, asked: bool) {
+    let prefix = facts.topology().reply_prefix();
+    let is_used = || facts.listing().is_some_and(|listing| listing.queues.keys().any(|name| name.starts_with(&prefix)));
+    if asked || is_used() {
+        let (answer, send) = (probe.may_reply().await, probe.may_request(&facts.config.namespace).await);
+        facts.requests = Some(RequestRights { answer, send });
     }
 }
 

@@ -46,6 +46,29 @@ pub(super) struct QueueArguments {
     /// Add the queue of `leveret serve`
     #[arg(long)]
     status: bool,
+
+    /// Add the stream of all events, as `leveret events log` does
+    #[arg(long)]
+    event_log: bool,
+
+    #[command(flatten)]
+    uses: Uses,
+}
+
+/// What the users do beside publishing and running jobs; each needs rights of its own.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(super) struct Uses {
+    /// Let publishers send requests, and workers write replies into every queue of the vhost
+    #[arg(long, requires = "users")]
+    pub(super) requests: bool,
+
+    /// Let publishers wait for the results of tracked jobs
+    #[arg(long, requires = "users")]
+    pub(super) results: bool,
+
+    /// Let workers have subscriptions of each process (`Subscription::each_process`)
+    #[arg(long, requires = "users")]
+    pub(super) each_process: bool,
 }
 
 /// The properties of a job queue.
@@ -67,13 +90,16 @@ pub(super) struct ExportScope {
     pub(super) queues: BTreeMap<String, Traits>,
     pub(super) schedules: BTreeSet<String>,
     pub(super) status: bool,
+    pub(super) event_log: bool,
+    pub(super) uses: Uses,
 }
 
 impl ExportScope {
     /// The named queues, or without any those that workers announced.
     pub(super) async fn find(config: &Config, named: QueueArguments, vhost: String) -> Result<Self, Failure> {
-        let (namespace, status) = (config.namespace.clone(), named.status);
-        let mut scope = Self { namespace, vhost, status, ..Self::default() };
+        let (namespace, status, event_log, uses) =
+            (config.namespace.clone(), named.status, named.event_log, named.uses);
+        let mut scope = Self { namespace, vhost, status, event_log, uses, ..Self::default() };
         scope.add(named);
         if scope.queues.is_empty() {
             scope.ask(config).await?;
@@ -86,7 +112,7 @@ impl ExportScope {
     }
 
     fn add(&mut self, named: QueueArguments) {
-        let QueueArguments { plain, lanes, single_active, existing, subscriptions, schedules, status: _ } = named;
+        let QueueArguments { plain, lanes, single_active, existing, subscriptions, schedules, .. } = named;
         let mut note = |names: Vec<String>, set: fn(&mut Traits)| {
             names.into_iter().for_each(|name| set(self.queues.entry(name).or_default()));
         };
@@ -116,6 +142,7 @@ impl ExportScope {
             self.schedules.extend(tokens.into_iter().map(|token| token.schedule));
         }
         self.status |= is_there(&mut probe, &topology.status()).await?;
+        self.event_log |= is_there(&mut probe, &topology.event_log()).await?;
         broker.close().await;
         probe.close().await;
         Ok(())
@@ -134,7 +161,11 @@ impl ExportScope {
         if self.status {
             plan.append(topology.of_status());
         }
-        let (mut queues, mut bindings) = (HashSet::new(), HashSet::new());
+        if self.event_log {
+            plan.append(topology.of_event_log());
+        }
+        let (mut exchanges, mut queues, mut bindings) = (HashSet::new(), HashSet::new(), HashSet::new());
+        plan.exchanges.retain(|exchange| exchanges.insert(exchange.name.clone()));
         plan.queues.retain(|queue| !queue.adopted && queues.insert(queue.name.clone()));
         plan.bindings.retain(|binding| bindings.insert(binding.clone()));
         plan
@@ -191,6 +222,14 @@ mod tests {
             let config = Config { amqp_url: vec![url.to_owned(), "amqp://other/x".to_owned()], ..Config::default() };
             assert_eq!(vhost(&config).unwrap(), scope, "{url}");
         }
+    }
+
+    #[test]
+    fn the_log_of_events_is_exported_on_request_and_its_exchange_once() {
+        let scope = ExportScope { namespace: "ns".to_owned(), event_log: true, ..ExportScope::default() };
+        let plan = scope.plan();
+        assert!(plan.queues.iter().any(|queue| queue.name == "ns.event-log"));
+        assert_eq!(plan.exchanges.iter().filter(|exchange| exchange.name == "ns.topics").count(), 1);
     }
 
     #[test]

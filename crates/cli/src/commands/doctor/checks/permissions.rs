@@ -3,7 +3,7 @@
 use leveret::{TopologyMode, probe::Refusal};
 
 use super::super::{
-    facts::{Facts, RightKind},
+    facts::{Facts, RequestRights, RightKind},
     finding::{Check, Finding, some_of},
 };
 
@@ -18,6 +18,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
         let denied = facts.rights.iter().filter(|right| right.kind == kind && is_denied(&right.had));
         findings.extend(lacking(facts, what, denied.map(|right| right.name.as_str())));
     }
+    findings.extend(requests(facts));
     if findings.is_empty() {
         let message = "has all rights of a worker on the existing topology";
         findings.push(Finding::ok(Check::Permissions, user(facts), message));
@@ -55,6 +56,22 @@ fn configure(facts: &Facts) -> Option<Finding> {
         Finding::note(Check::Permissions, user(facts), message)
             .remedy("set --management-url, or connect as a user with that right"),
     )
+}
+
+/// The rights for requests. One of both is enough for a user that is only a worker or only a publisher.
+fn requests(facts: &Facts) -> Option<Finding> {
+    let RequestRights { answer, send } = facts.requests.as_ref()?;
+    let replies = format!("{}*", facts.topology().reply_prefix());
+    let cannot_answer = "a worker of this user cannot answer requests: it lacks the write right on amq.default";
+    let cannot_send =
+        format!("a publisher of this user cannot send requests: it lacks the configure or read right on {replies}");
+    let finding = match (is_denied(answer), is_denied(send)) {
+        (false, false) => return None,
+        (true, false) => Finding::note(Check::Permissions, user(facts), cannot_answer),
+        (false, true) => Finding::note(Check::Permissions, user(facts), cannot_send),
+        (true, true) => Finding::problem(Check::Permissions, user(facts), format!("{cannot_answer}; {cannot_send}")),
+    };
+    Some(finding.remedy("leveret topology export --users --requests writes the rights of both users"))
 }
 
 fn lacking<'a>(facts: &Facts, what: &str, names: impl IntoIterator<Item = &'a str>) -> Option<Finding> {
@@ -115,6 +132,23 @@ mod tests {
             let (level, said) = finding(check, spoil);
             assert_eq!(level, Level::Problem, "{said}");
             assert_says(&said, &["user app", part]);
+        }
+    }
+
+    #[test]
+    fn a_user_that_can_neither_answer_nor_send_requests_is_a_problem_and_one_right_is_enough() {
+        let found = |answer, send| findings(check, |facts| facts.requests = Some(RequestRights { answer, send }));
+        assert_eq!(found(Ok(()), Ok(())), []);
+        let (write, reply) = ("write right on amq.default", "leveret.v1.reply.*");
+        for (answer, send, level, says, not) in [
+            (denied(), Ok(()), Level::Note, [write, "--requests"], reply),
+            (Ok(()), denied(), Level::Note, [reply, "--requests"], write),
+            (denied(), denied(), Level::Problem, [write, reply], "has all rights"),
+        ] {
+            let (of, said) = finding(check, |facts| facts.requests = Some(RequestRights { answer, send }));
+            assert_eq!(of, level, "{said}");
+            assert_says(&said, &says);
+            assert!(!said.contains(not), "{said}");
         }
     }
 
