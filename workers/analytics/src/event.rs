@@ -27,7 +27,7 @@ pub struct Line {
     pub sku: String,
     /// Number of pieces.
     pub quantity: i64,
-    /// Price of the line, in cents.
+    /// Price of one piece, in cents.
     pub cents: i64,
 }
 

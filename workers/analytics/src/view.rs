@@ -88,7 +88,8 @@ macro_rules! projection {
             async fn add(order: OrderPlaced, tx: &mut $connection) -> sqlx::Result<()> {
                 sqlx::query(ADD_DAY).bind(order.placed_at.day()).bind(order.total_cents).execute(&mut *tx).await?;
                 for line in order.lines {
-                    let add = sqlx::query(ADD_PRODUCT).bind(line.sku).bind(line.quantity).bind(line.cents);
+                    let cents = line.quantity * line.cents;
+                    let add = sqlx::query(ADD_PRODUCT).bind(line.sku).bind(line.quantity).bind(cents);
                     add.execute(&mut *tx).await?;
                 }
                 Ok(())

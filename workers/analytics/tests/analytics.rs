@@ -16,7 +16,7 @@ leveret_harness::on_both_databases! {
 
 /// The JSON as the orders worker emits it.
 fn placed(order: i64, at: &str, lines: &[(&str, i64, i64)]) -> OrderPlaced {
-    let total: i64 = lines.iter().map(|(_, _, cents)| cents).sum();
+    let total: i64 = lines.iter().map(|(_, quantity, cents)| quantity * cents).sum();
     let lines: Vec<_> = lines
         .iter()
         .map(|(sku, quantity, cents)| serde_json::json!({ "sku": sku, "quantity": quantity, "cents": cents }))
@@ -40,9 +40,9 @@ async fn revenue_and_products_are_those_of_the_log_also_after_a_reset(database: 
     let broker = Broker::memory();
     event_log::declare(&broker).await.unwrap();
     let orders = [
-        placed(1, "2026-11-30T08:00:00Z", &[("TEA-0101", 2, 1000), ("POT-0003", 1, 4500)]),
+        placed(1, "2026-11-30T08:00:00Z", &[("TEA-0101", 2, 500), ("POT-0003", 1, 4500)]),
         placed(2, "2026-12-01T00:30:00+02:00", &[("TEA-0101", 1, 500)]),
-        placed(3, "2026-12-01T09:00:00Z", &[("CUP-0001", 9, 900)]),
+        placed(3, "2026-12-01T09:00:00Z", &[("CUP-0001", 9, 100)]),
     ];
     for order in &orders {
         // Twice, as a relay may.

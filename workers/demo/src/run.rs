@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use leveret::{Broker, CircuitBreaker, PublishError};
+use leveret::{Broker, CircuitBreaker, PublishError, event_log};
 use leveret_email::{Mail, MailSettings};
 use leveret_reports::Reports;
 use leveret_store::Store;
@@ -98,6 +98,8 @@ impl DemoRun {
         workers.spawn(async move { Ok(task::worker().run(&shared, stopped.cancelled_owned()).await?) });
         let orders = shop.clone().run(broker.clone(), ledger.clone(), stop.clone());
         workers.spawn(async move { Ok(orders.await?) });
+        let analytics = shop.clone().analyse(broker.clone(), stop.clone());
+        workers.spawn(async move { Ok(analytics.await?) });
 
         let run = Uuid::new_v4().simple().to_string()[..8].to_owned();
         let state = DemoState {
@@ -172,7 +174,9 @@ impl DemoState {
         progress.note(&format!("Starting the mail server. Publishing {} more jobs.", rest.len()));
         self.mail_server.start().context("starting the mail server")?;
         self.publish(rest).await?;
-        self.settled().await
+        self.settled().await?;
+        let orders = self.shop.rows(self.jobs.iter().map(|job| self.id(job))).await?.orders;
+        self.shop.analysed(orders).await
     }
 
     async fn publish(&self, jobs: &[DemoJob]) -> anyhow::Result<()> {
@@ -190,7 +194,8 @@ impl DemoState {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Ok(())
+        // The log has the events from its declaration on.
+        event_log::declare(&self.broker).await.context("declaring the log of events")
     }
 
     /// Publishes one job. RabbitMQ refuses messages for a new queue without a leader.

@@ -1,9 +1,15 @@
-//! The shop of the demo: an orders worker with its relay, and a stock that runs out.
+//! The shop of the demo: an orders worker with its relay, a stock that runs out, and the analytics of its orders.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context;
 use leveret::{Broker, Job};
+use leveret_analytics::{Analytics, AnalyticsError, DayRevenue, ProductSales};
 use leveret_email::jobs::ORDER_MAILS;
 use leveret_orders::{PlaceOrder, Shop, ShopError, event_id, warehouse::WAREHOUSE};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +22,11 @@ const STOCK: [(&str, u32); 3] = [("TEA-0101", 40), ("CUP-0012", 12), ("POT-0003"
 /// The copies of `order.placed`, each with its subscription.
 const COPIES: [(&str, &str); 2] = [("order.placed@order-mails", ORDER_MAILS), ("order.placed@warehouse", WAREHOUSE)];
 
-/// The rows of this run in the database of the shop.
+/// Interval of looks at the view of the analytics.
+const VIEW_INTERVAL: Duration = Duration::from_millis(50);
+const TOP_PRODUCTS: u32 = 3;
+
+/// The rows of this run in the database of the shop, and the view of the analytics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShopRows {
     /// The database.
@@ -25,6 +35,10 @@ pub struct ShopRows {
     pub orders: usize,
     /// Pick lists of these orders.
     pub pick_lists: usize,
+    /// Revenue per day of all orders in the log.
+    pub days: Vec<DayRevenue>,
+    /// The products with the most revenue.
+    pub top_products: Vec<ProductSales>,
 }
 
 /// A shop with the stock of the demo.
@@ -32,10 +46,12 @@ pub struct ShopRows {
 pub struct DemoShop {
     shop: Shop,
     path: PathBuf,
+    analytics: Analytics,
 }
 
 impl DemoShop {
-    /// Opens the database in this directory, which keeps the orders of earlier runs.
+    /// Opens the database in this directory, which keeps the orders of earlier runs. The view of the analytics is computed
+    /// anew, because the log of the in-memory broker begins with each run.
     ///
     /// # Errors
     ///
@@ -46,7 +62,39 @@ impl DemoShop {
         for (sku, quantity) in STOCK {
             shop.set_stock(sku, quantity).await.context("filling up the stock")?;
         }
-        Ok(Self { shop, path })
+        let view = output.join("analytics.db");
+        for suffix in ["", "-wal", "-shm"] {
+            match fs::remove_file(format!("{}{suffix}", view.display())) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).context("removing the old view");
+                }
+                _ => {}
+            }
+        }
+        let analytics = Analytics::open(&format!("sqlite:{}", view.display())).await.context("opening the view")?;
+        Ok(Self { shop, path, analytics })
+    }
+
+    /// Keeps the view of the analytics until `stop` is cancelled.
+    ///
+    /// # Errors
+    ///
+    /// The projection fails.
+    pub async fn analyse(self, broker: Broker, stop: CancellationToken) -> Result<(), AnalyticsError> {
+        self.analytics.run(&broker, stop.cancelled_owned()).await
+    }
+
+    /// Returns once the view has this many orders or more.
+    ///
+    /// # Errors
+    ///
+    /// The view cannot be read.
+    pub async fn analysed(&self, orders: usize) -> anyhow::Result<()> {
+        let counted = async || self.analytics.days().await.map(|days| days.iter().map(|day| day.orders).sum::<i64>());
+        while usize::try_from(counted().await.context("reading the view")?)? < orders {
+            tokio::time::sleep(VIEW_INTERVAL).await;
+        }
+        Ok(())
     }
 
     /// Registers the copies of the event that an order emits.
@@ -73,7 +121,13 @@ impl DemoShop {
     ///
     /// The database cannot be read.
     pub async fn rows(&self, ids: impl IntoIterator<Item = String>) -> anyhow::Result<ShopRows> {
-        let mut rows = ShopRows { database: self.path.clone(), orders: 0, pick_lists: 0 };
+        let mut rows = ShopRows {
+            database: self.path.clone(),
+            orders: 0,
+            pick_lists: 0,
+            days: self.analytics.days().await.context("reading the view")?,
+            top_products: self.analytics.top_products(TOP_PRODUCTS).await.context("reading the view")?,
+        };
         for id in ids {
             for order in self.shop.orders(&id).await.context("reading the orders")? {
                 rows.orders += 1;

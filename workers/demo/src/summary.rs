@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use leveret_analytics::DayRevenue;
+use leveret_email::money::Currency;
 use leveret_orders::warehouse::WAREHOUSE;
 
 use crate::{
@@ -126,12 +128,19 @@ impl RunSummary {
     }
 
     fn files(&self) -> String {
-        let ShopRows { database, orders, pick_lists } = &self.shop;
+        let ShopRows { database, orders, pick_lists, days, top_products } = &self.shop;
         let duplicates = self.duplicates;
         let (mail_dir, mails) = &self.mails;
         let (report_dir, reports) = &self.reports;
         let mut text = format!("\nOrders: {orders} rows in {} ({duplicates} duplicates)\n", database.display());
         text.push_str(&format!("Pick lists: {pick_lists} rows beside them\n"));
+        for DayRevenue { day, orders, cents } in days {
+            let best = top_products.iter().map(|product| format!("{} {}", product.pieces, product.sku));
+            let (revenue, best) = (Currency::EUR.format(*cents), best.collect::<Vec<_>>().join(", "));
+            text.push_str(&format!(
+                "Revenue of {day}, from the log of events: {revenue} in {orders} orders ({best})\n"
+            ));
+        }
         text.push_str(&format!("Mails: {mails} files in {}\n", mail_dir.display()));
         text.push_str(&format!("Reports: {} files in {}\n", reports.len(), report_dir.display()));
         for (name, bytes) in reports {

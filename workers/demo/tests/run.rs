@@ -53,6 +53,9 @@ async fn ends_as_its_input_says(broker: Broker) {
     let shop = &summary.shop;
     assert_eq!((shop.orders, shop.pick_lists, summary.duplicates, summary.mails.1), (5, 5, 1, 245));
     assert_eq!(summary.reports.1.len(), 7);
+    assert_eq!(shop.days.iter().map(|day| day.orders).sum::<i64>(), 5);
+    let (revenue, best) = (shop.days.iter().map(|day| day.cents).sum::<i64>(), &shop.top_products);
+    assert!(best.iter().map(|product| product.cents).sum::<i64>() == revenue && revenue > 0, "{shop:?}");
 
     let reasons: Vec<_> = summary.dead.iter().map(|dead| (dead.label.as_str(), dead.reason.as_str())).collect();
     for (label, word) in [
