@@ -88,6 +88,11 @@ pub struct Workflow {
     pub(super) track: bool,
 }
 
+/// Reads a payload that is there: `null` is one too.
+fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::deserialize(from).map(Some)
+}
+
 fn yes() -> bool {
     true
 }
@@ -135,7 +140,7 @@ pub struct Step {
     pub(super) job: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) queue: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub(super) payload: Option<Box<RawValue>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) each: Option<Vec<Box<RawValue>>>,

@@ -182,6 +182,8 @@ async fn forged_direct_reply_tos_fill_no_log() {
         file.until("it ran", |lines| lines.iter().filter(|line| line.ended && line.label == "forged").count() == n)
             .await;
     }
+    worker.sigterm();
+    worker.wait_exit(LONG).await;
     assert_eq!(worker.count("lost the connection to the broker"), 1, "{:#?}", worker.lines());
     assert_eq!(worker.count(r#"connected to the broker role="reply""#), 1, "{:#?}", worker.lines());
 }

@@ -68,8 +68,10 @@ async fn a_step_whose_end_is_not_confirmed_stays_in_its_queue_and_does_not_run_a
     .await;
     let columns = ["list_queues", "-p", vhost.name(), "--silent", "name", "messages_unacknowledged"];
     let unacked = format!("{}\t1", place.queue);
-    let listed = vhost.node().ctl(&columns).await.unwrap();
-    assert!(listed.lines().any(|line| line == unacked), "{listed}");
+    eventually("the broker lists the job as unacknowledged", LONG, async || {
+        vhost.node().ctl(&columns).await.unwrap().lines().any(|line| line == unacked)
+    })
+    .await;
     vhost.node().ctl(&["clear_policy", "--vhost", vhost.name(), "full"]).await.unwrap();
     let raw = place.raw().await;
     eventually("the job has left its queue", LONG, async || {
