@@ -89,7 +89,7 @@ pub struct Workflow {
 }
 
 /// Reads a payload that is there: `null` is one too.
-fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Box<RawValue>>, D::Error> {
+fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::deserialize(from).map(Some)
 }
 

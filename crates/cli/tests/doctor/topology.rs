@@ -72,7 +72,7 @@ async fn a_visit_declares_nothing_and_leaves_no_consumer() {
     let clinic = Clinic::open().await;
     let visit = clinic.thorough_visit(&["--queue", "email"]).await;
     let said = visit.problems(&[("topology", "leveret.v1"), ("topology", "queue email")]);
-    assert_says(&said[0], &["95 of 95 parts missing", "LEVERET_TOPOLOGY=declare"]);
+    assert_says(&said[0], &["96 of 96 parts missing", "LEVERET_TOPOLOGY=declare"]);
     assert_eq!(clinic.raw().await.depth("email").await.unwrap(), None);
     clinic.declare().await;
     for _ in 0..2 {

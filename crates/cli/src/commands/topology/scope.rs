@@ -55,7 +55,7 @@ pub(super) struct QueueArguments {
     uses: Uses,
 }
 
-/// What the users do beside publishing and running jobs; each needs rights of its own.
+/// The uses beside publishing and running jobs. Each requires rights of its own.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub(super) struct Uses {
     /// Let publishers send requests, and workers write replies into every queue of the vhost
