@@ -4,7 +4,6 @@
 
 mod canaries;
 mod direct;
-mod events;
 mod http;
 mod ingest;
 mod replay;
