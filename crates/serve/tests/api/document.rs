@@ -77,6 +77,7 @@ async fn the_page_for_people_needs_nothing_from_elsewhere_and_runs_no_inline_scr
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "most of them are the list of operations")]
 async fn the_document_has_every_operation_with_its_errors_and_headers() {
     let site = Site::in_memory().await;
     let (_, document) = site.get("/api/openapi.json").await;
