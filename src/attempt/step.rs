@@ -36,7 +36,7 @@ struct Success {
 }
 
 impl StepSlot {
-    /// Keeps the result of the handler, if it is not too large. Returns the size of one that is.
+    /// Keeps the result of the handler. Returns the size in bytes of a result that is too large to keep.
     pub(crate) fn keep_result(&self, result: &impl Serialize) -> Option<usize> {
         // A result that does not serialise counts as none, as in status updates.
         let json = serde_json::value::to_raw_value(result).ok().filter(|json| json.get() != "null");

@@ -208,7 +208,7 @@ impl Steps {
             }
         }
         let Some(mut at) = waits.iter().position(|waits| *waits > 0) else { return Ok(()) };
-        // A step that is left waits for another one that is left, so that this walk comes back to where it was.
+        // Each remaining step waits for another remaining step, so this walk returns to a step that it has visited.
         let mut path = Vec::new();
         let first = loop {
             if let Some(first) = path.iter().position(|former| *former == at) {
