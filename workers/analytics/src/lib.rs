@@ -3,7 +3,7 @@
 //! A [projection](leveret_sql::Projection) reads the events `order.placed` and keeps two tables beside each other in one
 //! transaction. It can be computed again at any time: `leveret projections reset analytics`.
 //!
-//! In reading order: [`event`] has the event as this worker reads it. [`view`] has the tables, their handlers and their
+//! In reading order: [`event`] has the event as this worker reads it. `view` has the tables, their handlers and their
 //! queries.
 
 pub mod event;
