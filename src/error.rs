@@ -193,6 +193,8 @@ pub(crate) enum Class {
     Retry,
     RetryAfter(Duration),
     Snooze(Duration),
+    /// The job goes on from its checkpoint.
+    Yield,
     /// The job was already done.
     Duplicate,
     Permanent,

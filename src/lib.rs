@@ -139,6 +139,7 @@ pub use crate::schedule::{CatchUp, Schedule};
 pub use crate::{
     attempt::{
         batch::{Batch, BatchJob, Batching},
+        checkpoint::CheckpointError,
         context::Context,
         handler::Handler,
         middleware::{Middleware, Next},

@@ -32,6 +32,8 @@ pub enum Outcome {
         /// The time that the job waits in the broker.
         delay: Duration,
     },
+    /// The job is delivered again and goes on from its [checkpoint](crate::Context::yield_with); no attempt counts.
+    Yield,
     /// The job is dead-lettered: kept in `<queue>.dead`.
     DeadLetter {
         /// The class of the reason.

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicU16;
 
 use crate::{
-    attempt::{disposition::Disposition, reply::ReplySlot, step::StepSlot},
+    attempt::{checkpoint::CheckpointSlot, disposition::Disposition, reply::ReplySlot, step::StepSlot},
     job::JobId,
     message::{Envelope, Malformed, Message, origin::id_in},
     outcome::ErrorKind,
@@ -43,6 +43,8 @@ pub(crate) struct Incoming {
     pub(crate) step: Option<Box<StepSlot>>,
     /// The most jobs of a batch that a retry may be part of; 0 for a job that was in none.
     pub(crate) next_batch: AtomicU16,
+    /// For the copies of the job.
+    pub(crate) checkpoint: CheckpointSlot,
 }
 
 impl Incoming {
@@ -55,11 +57,23 @@ impl Incoming {
             Ok(envelope) => (envelope, None),
             Err(malformed) => (Envelope::default(), Some(malformed)),
         };
-        let (trace, next_batch) = (AttemptTrace::default(), AtomicU16::new(0));
+        let (trace, next_batch, checkpoint) = (AttemptTrace::default(), AtomicU16::new(0), CheckpointSlot::default());
         let reply = message.reply_to().map(|_| Box::default());
         let step = message.is_step().then(Box::default);
         let at_ms = now.here;
-        Self { message, envelope, has_own_id, redelivered, malformed, at_ms, trace, reply, step, next_batch }
+        Self {
+            message,
+            envelope,
+            has_own_id,
+            redelivered,
+            malformed,
+            at_ms,
+            trace,
+            reply,
+            step,
+            next_batch,
+            checkpoint,
+        }
     }
 
     /// Returns the facts that spans show.

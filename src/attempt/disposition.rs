@@ -7,6 +7,7 @@ use crate::{
     message::rate_slot::RateSlot,
     outcome::{ErrorKind, Finish, Outcome},
     time::millis,
+    topology::delay::UNIT,
 };
 
 /// The way in which a session settles a delivery.
@@ -103,6 +104,7 @@ impl Disposition {
             Self::Outcome(Outcome::Duplicate)         => (Copy::None,         Some(F::Duplicate), Update::Duplicate, LogLine::None),
             Self::Outcome(Outcome::Retry { .. })      => (Copy::Retry,        Some(F::Retried),   Update::Retrying,  LogLine::AttemptFailed),
             Self::Outcome(Outcome::Snooze { .. })     => (Copy::Delayed,      Some(F::Snoozed),   Update::Snoozed,   LogLine::None),
+            Self::Outcome(Outcome::Yield)             => (Copy::Delayed,      Some(F::Snoozed),   Update::Snoozed,   LogLine::None),
             Self::Outcome(Outcome::DeadLetter { kind: ErrorKind::Expired, .. })
                                                       => (Copy::DeadLetter,   Some(F::Expired),   Update::Dead,      LogLine::DeadLettered),
             Self::Outcome(Outcome::DeadLetter { .. }) => (Copy::DeadLetter,   Some(F::Dead),      Update::Dead,      LogLine::DeadLettered),
@@ -128,7 +130,10 @@ impl Disposition {
                 Self::Dropped { kind, reason }
             }
             Self::Outcome(Outcome::Done | Outcome::Duplicate) | Self::Cancelled | Self::Requeued => self,
-            Self::Outcome(Outcome::Snooze { .. }) | Self::TooEarly(_) | Self::Deferred { .. } | Self::Suspect => {
+            Self::Outcome(Outcome::Snooze { .. } | Outcome::Yield)
+            | Self::TooEarly(_)
+            | Self::Deferred { .. }
+            | Self::Suspect => {
                 let reason = "it cannot be delayed".to_owned();
                 Self::Dropped { kind: ErrorKind::Error, reason }
             }
@@ -142,6 +147,7 @@ impl Disposition {
             Self::Outcome(Outcome::Retry { delay, .. } | Outcome::Snooze { delay }) | Self::Deferred { delay, .. } => {
                 *delay
             }
+            Self::Outcome(Outcome::Yield) => UNIT,
             Self::TooEarly(ms) => Duration::from_millis(*ms),
             _ => Duration::ZERO,
         }
@@ -166,7 +172,7 @@ impl Disposition {
             Self::Outcome(Outcome::Retry { delay, kind, reason }) if is_too_late(delay) => {
                 Self::RequestExpired(Some((kind, reason)))
             }
-            Self::Outcome(Outcome::Snooze { .. }) | Self::TooEarly(_) | Self::Deferred { .. }
+            Self::Outcome(Outcome::Snooze { .. } | Outcome::Yield) | Self::TooEarly(_) | Self::Deferred { .. }
                 if is_too_late(self.delay()) =>
             {
                 Self::RequestExpired(None)
@@ -185,10 +191,6 @@ impl Disposition {
             Self::Deferred { slot, .. } => *slot,
             _ => None,
         }
-    }
-
-    pub(crate) fn is_snooze(&self) -> bool {
-        matches!(self, Self::Outcome(Outcome::Snooze { .. }))
     }
 
     /// Returns the error of a job of which no copy could be made. The job's own error, if there is one, keeps its kind.
@@ -216,7 +218,7 @@ mod tests {
     use super::*;
 
     /// One of each kind, in the order of the book's page on outcomes.
-    fn one_of_each() -> [Disposition; 13] {
+    fn one_of_each() -> [Disposition; 14] {
         let delay = Duration::from_secs(1);
         let kind = ErrorKind::Error;
         [
@@ -224,6 +226,7 @@ mod tests {
             Disposition::Outcome(Outcome::Duplicate),
             Disposition::Outcome(Outcome::Retry { delay, kind, reason: String::new() }),
             Disposition::Outcome(Outcome::Snooze { delay }),
+            Disposition::Outcome(Outcome::Yield),
             Disposition::TooEarly(1),
             Disposition::Deferred { delay, slot: None },
             Disposition::dead(kind, String::new()),

@@ -271,7 +271,9 @@ impl<J: Send + 'static, S: Send + Sync + 'static> Gatherer<J, S> {
 fn of_each(error: &JobError, count: usize) -> JobError {
     let (class, text) = match (error.class, count) {
         (class, 1) => (class, error.chain()),
-        (Class::Permanent | Class::Decode, _) => (Class::Retry, format!("in a batch of {count}: {}", error.chain())),
+        (Class::Permanent | Class::Decode | Class::Yield, _) => {
+            (Class::Retry, format!("in a batch of {count}: {}", error.chain()))
+        }
         (class, _) => (class, format!("in a batch of {count}: {}", error.chain())),
     };
     let mut each = JobError::new(class, text);

@@ -15,7 +15,8 @@ use crate::{
     },
     backoff::{Backoff, draws},
     broker::Broker,
-    message::{COPY_HEADER_LIMIT, Message, header, integer, republish::Republish},
+    message::{COPY_HEADER_LIMIT, Message, header, integer, republish::Republish, text},
+    outcome::Outcome,
     time::millis,
     topology::{Target, delay::Wait, lane::Lane, queue::QueueDeclaration},
     trace,
@@ -60,7 +61,12 @@ pub(crate) async fn carry_out(
         }
         Copy::Delayed => {
             let (delay, slot) = (disposition.delay(), disposition.slot());
-            let snoozed_since = disposition.is_snooze().then(|| received.due().unwrap_or(now));
+            let snoozed_since = match disposition {
+                Disposition::Outcome(Outcome::Snooze { .. }) => Some(received.due().unwrap_or(now)),
+                // It made progress, so it may snooze as long as if it became due now.
+                Disposition::Outcome(Outcome::Yield) => Some(now),
+                _ => None,
+            };
             (Target::after(own_lane(), Wait::at_least(delay)), Republish::Later { at: at(delay), slot, snoozed_since })
         }
         Copy::Early => (Target::after(own_lane(), Wait::at_least(disposition.delay())), Republish::Moved),
@@ -81,6 +87,9 @@ pub(crate) async fn carry_out(
     let copy = || {
         let mut copy = copy_as(&kind);
         trace::carry(received.delivered(), &mut copy);
+        if let Some(checkpoint) = received.checkpoint.saved() {
+            copy.set_header(header::CHECKPOINT, text(&checkpoint));
+        }
         let batch = received.next_batch.load(Ordering::Relaxed);
         if batch > 0 && matches!(kind, Republish::Retry { .. }) {
             copy.set_header(header::BATCH, integer(batch.into()));

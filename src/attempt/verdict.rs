@@ -30,6 +30,7 @@ pub(crate) fn decide(result: JobResult, facts: Facts<'_>) -> Outcome {
     match error.class {
         Class::Permanent | Class::Decode => Outcome::DeadLetter { kind, reason: error.chain() },
         Class::Snooze(delay) => snooze(delay, facts),
+        Class::Yield => Outcome::Yield,
         Class::Duplicate => Outcome::Duplicate,
         Class::RetryAfter(delay) => retry(kind, &error, Wait::exact(delay), facts),
         Class::Retry | Class::Timeout | Class::Panic => {
@@ -44,7 +45,7 @@ fn kind_of(class: Class) -> ErrorKind {
         Class::Decode => ErrorKind::Decode,
         Class::Timeout => ErrorKind::Timeout,
         Class::Panic => ErrorKind::Panic,
-        Class::Retry | Class::RetryAfter(_) | Class::Snooze(_) | Class::Duplicate => ErrorKind::Error,
+        Class::Retry | Class::RetryAfter(_) | Class::Snooze(_) | Class::Yield | Class::Duplicate => ErrorKind::Error,
     }
 }
 
@@ -98,6 +99,7 @@ mod tests {
             (Err(JobError::retry_after(after, "busy")), 1, retry(300, ErrorKind::Error, "busy")),
             (Err(JobError::retry_after(after, "busy")), 3, dead(ErrorKind::Error, "busy")),
             (Err(JobError::snooze(after)), 3, Outcome::Snooze { delay: Duration::from_millis(300) }),
+            (Err(JobError::new(Class::Yield, "")), 3, Outcome::Yield),
             (Err(JobError::duplicate()), 3, Outcome::Duplicate),
             (Err(JobError::new(Class::Panic, "boom")), 2, retry(2_000, ErrorKind::Panic, "boom")),
             (Err(JobError::new(Class::Timeout, "slow")), 3, dead(ErrorKind::Timeout, "slow")),

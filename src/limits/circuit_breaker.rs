@@ -249,7 +249,7 @@ impl Sign {
         match error.class {
             Class::Retry | Class::RetryAfter(_) | Class::Timeout => Self::Failed,
             Class::Permanent => Self::Fine,
-            Class::Snooze(_) | Class::Duplicate | Class::Decode | Class::Panic => Self::None,
+            Class::Snooze(_) | Class::Yield | Class::Duplicate | Class::Decode | Class::Panic => Self::None,
         }
     }
 }

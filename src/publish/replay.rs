@@ -73,8 +73,12 @@ impl Replay {
         self
     }
 
-    /// Publishes another payload under the same id.
+    /// Publishes another payload under the same id. The job starts from its beginning: a
+    /// [checkpoint](crate::Context::save_checkpoint) belongs to the payload before.
     pub fn payload(mut self, payload: Vec<u8>) -> Self {
+        if self.message.body != payload {
+            self.message.remove_header(header::CHECKPOINT);
+        }
         self.message.body = payload.into();
         self
     }

@@ -82,7 +82,8 @@ impl DemoRun {
             mail_dir: None,
             mail_from: "Tea shop <shop@example.com>".to_owned(),
         })?;
-        let reports = Reports { data_dir: data.to_owned(), output_dir: report_dir(output), max_groups: 10_000 };
+        let (data_dir, output_dir) = (data.to_owned(), report_dir(output));
+        let reports = Reports { data_dir, output_dir, max_groups: 10_000, yield_every: Duration::from_secs(30) };
         let shop = DemoShop::open(output).await?;
         // Shorter than the default, so that the demo does not wait long for its mail server.
         let server = CircuitBreaker::new("smtp").failures(1).open_for(Duration::from_secs(1));

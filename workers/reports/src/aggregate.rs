@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     date::{Date, is_local_date},
     decimal::Decimal,
@@ -10,7 +12,7 @@ use crate::{
 };
 
 /// The running state of one figure of one group.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Accumulator {
     Count(u64),
     Sum(Decimal),
@@ -18,19 +20,27 @@ pub(crate) enum Accumulator {
         sum: Decimal,
         count: u64,
     },
-    /// The least or the greatest value; `keep` is the order in which a value replaces `best`.
-    Extreme {
-        best: Option<CellValue>,
-        keep: Ordering,
-    },
+    /// The least value.
+    Min(Option<CellValue>),
+    /// The greatest value.
+    Max(Option<CellValue>),
 }
 
 /// A figure, or a cell value that a figure compares.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "SavedValue", try_from = "SavedValue")]
 pub(crate) enum CellValue {
     Number(Decimal),
     /// A date, with the text of its cell.
     Date(Date, Box<str>),
+    Text(Box<str>),
+}
+
+/// A cell value in the file of a paused report: a date is the text of its cell.
+#[derive(Serialize, Deserialize)]
+enum SavedValue {
+    Number(Decimal),
+    Date(Box<str>),
     Text(Box<str>),
 }
 
@@ -58,7 +68,7 @@ pub(crate) enum CellError {
 }
 
 /// Kind of the values in a column that is ordered. The first value of the column decides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ValueKind {
     Numbers,
     Dates {
@@ -74,8 +84,8 @@ impl Accumulator {
             AggregateOp::Count => Self::Count(0),
             AggregateOp::Sum => Self::Sum(Decimal::ZERO),
             AggregateOp::Mean => Self::Mean { sum: Decimal::ZERO, count: 0 },
-            AggregateOp::Min => Self::Extreme { best: None, keep: Ordering::Less },
-            AggregateOp::Max => Self::Extreme { best: None, keep: Ordering::Greater },
+            AggregateOp::Min => Self::Min(None),
+            AggregateOp::Max => Self::Max(None),
         }
     }
 
@@ -89,9 +99,10 @@ impl Accumulator {
                 *sum = add_checked(*sum, number)?;
                 *count += 1;
             }
-            (Self::Extreme { best, keep }, CellInput::Value(value)) => keep_extreme(best, value, *keep),
+            (Self::Min(best), CellInput::Value(value)) => keep_extreme(best, value, Ordering::Less),
+            (Self::Max(best), CellInput::Value(value)) => keep_extreme(best, value, Ordering::Greater),
             // `read_cell` gives these operations a number or a value, or an error.
-            (Self::Sum(_) | Self::Mean { .. } | Self::Extreme { .. }, _) => return Err(CellError::NotANumber),
+            (Self::Sum(_) | Self::Mean { .. } | Self::Min(_) | Self::Max(_), _) => return Err(CellError::NotANumber),
         }
         Ok(())
     }
@@ -105,9 +116,8 @@ impl Accumulator {
                 *sum = sum.checked_add(*more)?;
                 *count += further;
             }
-            (Self::Extreme { best, keep }, Self::Extreme { best: Some(value), .. }) => {
-                keep_extreme(best, value.clone(), *keep);
-            }
+            (Self::Min(best), Self::Min(Some(value))) => keep_extreme(best, value.clone(), Ordering::Less),
+            (Self::Max(best), Self::Max(Some(value))) => keep_extreme(best, value.clone(), Ordering::Greater),
             _ => {}
         }
         Some(self)
@@ -119,7 +129,7 @@ impl Accumulator {
             Self::Count(count) => Some(CellValue::Number(Decimal::from(*count))),
             Self::Sum(sum) => Some(CellValue::Number(*sum)),
             Self::Mean { sum, count } => sum.mean_of(*count).map(CellValue::Number),
-            Self::Extreme { best, .. } => best.clone(),
+            Self::Min(best) | Self::Max(best) => best.clone(),
         }
     }
 
@@ -127,14 +137,14 @@ impl Accumulator {
     pub(crate) fn scale(&self) -> u8 {
         match self {
             Self::Sum(sum) | Self::Mean { sum, .. } => sum.scale(),
-            Self::Count(_) | Self::Extreme { .. } => 0,
+            Self::Count(_) | Self::Min(_) | Self::Max(_) => 0,
         }
     }
 
     /// Returns the bytes of text that this figure holds in memory.
     pub(crate) fn text_len(&self) -> usize {
         match self {
-            Self::Extreme { best: Some(CellValue::Text(text) | CellValue::Date(_, text)), .. } => text.len(),
+            Self::Min(Some(value)) | Self::Max(Some(value)) => value.text_len(),
             _ => 0,
         }
     }
@@ -175,6 +185,13 @@ impl CellValue {
         mixed(value.kind()).map_or(Ok(value), Err)
     }
 
+    fn text_len(&self) -> usize {
+        match self {
+            Self::Text(text) | Self::Date(_, text) => text.len(),
+            Self::Number(_) => 0,
+        }
+    }
+
     pub(crate) fn kind(&self) -> ValueKind {
         match self {
             Self::Number(_) => ValueKind::Numbers,
@@ -194,6 +211,28 @@ impl CellValue {
             (Self::Text(left), Self::Text(right)) => Some(left.cmp(right)),
             _ => None,
         }
+    }
+}
+
+impl From<CellValue> for SavedValue {
+    fn from(value: CellValue) -> Self {
+        match value {
+            CellValue::Number(number) => Self::Number(number),
+            CellValue::Date(_, text) => Self::Date(text),
+            CellValue::Text(text) => Self::Text(text),
+        }
+    }
+}
+
+impl TryFrom<SavedValue> for CellValue {
+    type Error = &'static str;
+
+    fn try_from(saved: SavedValue) -> Result<Self, &'static str> {
+        Ok(match saved {
+            SavedValue::Number(number) => Self::Number(number),
+            SavedValue::Date(text) => Self::Date(Date::parse(&text).ok_or("it is not a date")?, text),
+            SavedValue::Text(text) => Self::Text(text),
+        })
     }
 }
 

@@ -10,6 +10,7 @@ mod quoting;
 use std::io::{self, Chain, Cursor, Read};
 
 use csv::{ByteRecord, ErrorKind, Position};
+use serde::{Deserialize, Serialize};
 
 pub(crate) use self::csv_format::CsvFormat;
 use self::{decode::Utf8Reader, quoting::QuoteChecker};
@@ -27,10 +28,19 @@ pub(crate) struct Dataset<R> {
     rows: csv::Reader<Text<R>>,
     record: ByteRecord,
     delimiter: u8,
-    /// Lines before the header.
-    skipped: u64,
+    /// The place of the first byte that `rows` reads.
+    start: DatasetPosition,
     /// True if a row may have fewer cells than the header.
     pads: bool,
+}
+
+/// A place between two rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DatasetPosition {
+    /// Bytes before it, decoded and without a byte order mark.
+    pub(crate) byte: u64,
+    /// Lines before it.
+    line: u64,
 }
 
 /// The inspected beginning of a file, and the rest of it.
@@ -55,20 +65,15 @@ impl<R: Read> Dataset<R> {
             return Err(ReportError::NotText { name: name.to_owned(), reason });
         }
         let (delimiter, before) = format.open(&beginning);
-        let skipped = u64::from(before > 0);
+        let start = DatasetPosition { byte: before as u64, line: u64::from(before > 0) };
         beginning.drain(..before);
-        let mut reader = csv::ReaderBuilder::new();
-        reader.quoting(format.quote.is_some()).quote(format.quote.unwrap_or(b'"')).delimiter(delimiter);
-        // With `\n` as terminator, the reader's position is the line of the next row. `CsvRow::cell` handles `\r\n`.
-        reader.has_headers(false).flexible(true).terminator(csv::Terminator::Any(b'\n')).buffer_capacity(BUFFER);
-        let text = QuoteChecker::new(Cursor::new(beginning).chain(text), format.quote, delimiter, 1 + skipped);
         let mut dataset = Self {
             name: name.to_owned(),
             header: Vec::new(),
-            rows: reader.from_reader(text),
+            rows: reader(Cursor::new(beginning).chain(text), format, delimiter, start),
             record: ByteRecord::new(),
             delimiter,
-            skipped,
+            start,
             pads: format.pads,
         };
         dataset.header = match dataset.read()? {
@@ -80,6 +85,22 @@ impl<R: Read> Dataset<R> {
             None => Vec::new(),
         };
         Ok(dataset)
+    }
+
+    /// Goes on at `position`. `input` reads the same file from its beginning.
+    pub(crate) fn go_to(&mut self, position: DatasetPosition, input: R, format: &CsvFormat) -> Result<(), ReportError> {
+        let failed = |error| explain(error, &self.name, position.line);
+        let mut text = Utf8Reader::new(&self.name, input, format.encoding).map_err(failed)?;
+        io::copy(&mut text.by_ref().take(position.byte), &mut io::sink()).map_err(failed)?;
+        self.rows = reader(Cursor::new(Vec::new()).chain(text), format, self.delimiter, position);
+        self.start = position;
+        Ok(())
+    }
+
+    /// Returns the place after the last row that was read.
+    pub(crate) fn position(&self) -> DatasetPosition {
+        let read = self.rows.position();
+        DatasetPosition { byte: self.start.byte + read.byte(), line: self.start.line + read.line() - 1 }
     }
 
     /// Returns the columns in the order of the file.
@@ -112,12 +133,12 @@ impl<R: Read> Dataset<R> {
             let before = self.rows.position().clone();
             self.rows.get_mut().allow(ROW_LIMIT);
             let found = self.rows.read_byte_record(&mut self.record);
-            if !found.map_err(|error| explain(into_io(error), &self.name, self.skipped + before.line()))? {
+            if !found.map_err(|error| explain(into_io(error), &self.name, self.start.line + before.line()))? {
                 return Ok(None);
             }
             let after = self.rows.position();
             if !is_blank(&self.record, &before, after) {
-                return Ok(Some(CsvRow { record: &self.record, after: self.skipped + after.line() }));
+                return Ok(Some(CsvRow { record: &self.record, after: self.start.line + after.line() }));
             }
         }
     }
@@ -155,6 +176,20 @@ impl<'a> CsvRow<'a> {
         })?;
         Ok(text.to_owned())
     }
+}
+
+/// Returns a reader of the rows of `text`, which begins at `start`.
+fn reader<R: Read>(
+    text: Chain<Cursor<Vec<u8>>, Utf8Reader<R>>,
+    format: &CsvFormat,
+    delimiter: u8,
+    start: DatasetPosition,
+) -> csv::Reader<Text<R>> {
+    let mut reader = csv::ReaderBuilder::new();
+    reader.quoting(format.quote.is_some()).quote(format.quote.unwrap_or(b'"')).delimiter(delimiter);
+    // With `\n` as terminator, the reader's position is the line of the next row. `CsvRow::cell` handles `\r\n`.
+    reader.has_headers(false).flexible(true).terminator(csv::Terminator::Any(b'\n')).buffer_capacity(BUFFER);
+    reader.from_reader(QuoteChecker::new(text, format.quote, delimiter, 1 + start.line))
 }
 
 fn without_return(cell: &[u8]) -> &[u8] {
@@ -276,6 +311,34 @@ mod tests {
     fn a_long_row_within_the_limit_is_read() {
         let cell = "x".repeat(ROW_LIMIT - 100);
         assert_eq!(read(format!("a\n{cell}\n{cell}\n").as_bytes()).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_data_set_that_is_read_on_from_any_row_gives_the_same_rows_and_numbers() {
+        let texts = ["\u{feff}sep=;\na;b\n1;\"x\ny\"\n\n2;z\n3;", "a,b\r\n1,\"x\ny\"\r\n\r\n2,z\r\n3,\"\"\r\n"];
+        let utf16: Vec<u8> = "\u{feff}a,b\n1,é\n\n2,z\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for text in texts.iter().map(|text| text.as_bytes()).chain([utf16.as_slice()]) {
+            let all = |dataset: &mut Dataset<&[u8]>| {
+                let mut rows = Vec::new();
+                while let Some(row) = dataset.next_row().unwrap() {
+                    let cells = (0..2).map(|column| String::from_utf8_lossy(row.cell(column)).into_owned());
+                    rows.push((row.number(), cells.collect::<Vec<_>>()));
+                }
+                rows
+            };
+            let rows = all(&mut Dataset::new("d.csv", text, &plain()).unwrap());
+            assert!(rows.len() > 1);
+            for read in 0..=rows.len() {
+                let mut dataset = Dataset::new("d.csv", text, &plain()).unwrap();
+                for _ in 0..read {
+                    dataset.next_row().unwrap();
+                }
+                let position = dataset.position();
+                dataset.go_to(position, text, &plain()).unwrap();
+                assert_eq!(dataset.position(), position);
+                assert_eq!(all(&mut dataset), rows[read..], "after {read} of {:?}", String::from_utf8_lossy(text));
+            }
+        }
     }
 
     #[test]

@@ -9,8 +9,10 @@
 
 use std::{cmp::Ordering, fmt};
 
+use serde::{Deserialize, Serialize};
+
 /// A decimal number of at most 38 digits, at most [`Decimal::MAX_SCALE`] of them after the point.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Decimal {
     digits: i128,
     scale: u8,

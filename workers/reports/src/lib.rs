@@ -2,8 +2,8 @@
 //!
 //! In reading order: [`worker`] registers the [`jobs`]; [`generate`] takes one request (`request`) through its steps.
 //! `paths` resolves file names, `plan` checks the request, `dataset` reads rows, `filter` applies the filters, `scan`
-//! groups the rows (with `aggregate`, the exact `decimal` and the `number_format`), `table` sorts and limits the groups,
-//! `caption` writes the text around the table, and `write` writes the file.
+//! groups the rows (with `aggregate`, the exact `decimal` and the `number_format`), `unfinished` keeps the groups of a report
+//! that pauses, `table` sorts and limits the groups, `caption` writes the text around the table, and `write` writes the file.
 //!
 //! # Outcomes
 //!
@@ -11,10 +11,14 @@
 //! |---|---|
 //! | the report is complete on disk under its name | done |
 //! | the request or the data is wrong: an unknown column, a name outside the directories, a row with too few cells, a misplaced quotation mark, `12o` instead of a number, too many groups or columns | dead letter that names row, column and value |
-//! | a read or write on disk fails, or the attempt is cancelled | retried by the queue's policy |
+//! | a read or write on disk fails | retried by the queue's policy, and read on from where it failed |
+//! | it takes longer than `REPORTS_YIELD_EVERY`, or the worker stops | it goes to the end of its queue, and is read on from there, with no attempt charged |
 //!
 //! The worker writes a report to a temporary file and renames it, so a reader sees the old report or the new one. The same
 //! job on the same data writes the same bytes, so a second run does no harm.
+//!
+//! The figures of a report that pauses are in a hidden file in the output directory, so workers that share the queue should
+//! share that directory. A worker that does not find the file starts the report again.
 //!
 //! # Data sets
 //!
@@ -62,6 +66,7 @@ mod settings;
 mod table;
 #[cfg(test)]
 mod table_tests;
+mod unfinished;
 mod write;
 
 use std::time::Duration;
@@ -70,9 +75,10 @@ use leveret::{Queue, Worker};
 
 pub use self::{
     error::ReportError,
-    generate::{GeneratedReport, Reports},
+    generate::{GeneratedReport, ReportPart, Reports},
     request::GenerateReport,
     settings::ReportSettings,
+    unfinished::ReportCheckpoint,
 };
 
 /// Time limit of one report, enough for tens of gigabytes: one core reads 100 to 300 MB a second.

@@ -17,6 +17,8 @@ use crate::{error::ReportError, request::ReportFormat};
 #[derive(Debug)]
 pub(crate) struct OpenDataset {
     pub(crate) file: File,
+    /// Size of the file.
+    pub(crate) bytes: u64,
     /// Time of the last change of the file.
     pub(crate) modified: SystemTime,
 }
@@ -37,7 +39,7 @@ pub(crate) fn open_dataset(data_dir: &Path, name: &str) -> Result<OpenDataset, R
         return Err(refused("it is not a file"));
     }
     let modified = metadata.modified().map_err(failed)?;
-    Ok(OpenDataset { file: File::open(&path).map_err(failed)?, modified })
+    Ok(OpenDataset { file: File::open(&path).map_err(failed)?, bytes: metadata.len(), modified })
 }
 
 /// Returns the file name of a report: `output` with the extension of the format.

@@ -1,13 +1,16 @@
 //! Reads every row once and keeps one set of figures per group.
 //!
-//! The time grows with the data set. The memory grows with the number of groups, not with the data set.
+//! The time grows with the data set. The memory grows with the number of groups, not with the data set. A scan can stop
+//! between two rows, and another process can go on with its state.
 
-use std::{collections::HashMap, io::Read};
+use std::{borrow::Cow, collections::HashMap, io::Read};
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
     aggregate::{Accumulator, CellError, CellInput, ValueKind, read_cell},
     column::ColumnRef,
-    dataset::{CsvRow, Dataset},
+    dataset::{CsvRow, Dataset, DatasetPosition},
     error::{ReportError, shown},
     plan::QueryPlan,
     request::AggregateOp,
@@ -32,33 +35,83 @@ pub(crate) struct ScanResult {
 }
 
 /// Rows with the same values in the columns of `group_by`.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RowGroup {
     pub(crate) key: Vec<String>,
     pub(crate) figures: Vec<Accumulator>,
 }
 
-/// Groups a data set as the plan says, and calls `cancelled` every few thousand rows.
-pub(crate) fn scan<R: Read>(
-    dataset: &mut Dataset<R>,
-    plan: &QueryPlan,
-    max_groups: usize,
-    cancelled: &dyn Fn() -> bool,
-) -> Result<ScanResult, ReportError> {
-    let mut groups = GroupTable::new(plan, max_groups);
-    let (mut rows, mut counted, mut skipped) = (0, 0, 0);
-    while let Some(row) = dataset.next_row()? {
-        rows += 1;
-        if rows % ROWS_PER_CHECK == 0 && cancelled() {
-            return Err(ReportError::Cancelled);
+/// A scan between two rows.
+pub(crate) struct Scan<'p> {
+    groups: GroupTable<'p>,
+    at: DatasetPosition,
+    rows: u64,
+    counted: u64,
+    skipped: u64,
+}
+
+/// The state of a scan, to go on with it later.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ScanState<'s> {
+    pub(crate) at: DatasetPosition,
+    rows: u64,
+    counted: u64,
+    skipped: u64,
+    kinds: Cow<'s, [Option<ValueKind>]>,
+    groups: Cow<'s, [RowGroup]>,
+}
+
+impl<'p> Scan<'p> {
+    /// Begins a scan at the next row of the data set.
+    pub(crate) fn new<R: Read>(dataset: &Dataset<R>, plan: &'p QueryPlan, max_groups: usize) -> Self {
+        let groups = GroupTable::new(plan, max_groups);
+        Self { groups, at: dataset.position(), rows: 0, counted: 0, skipped: 0 }
+    }
+
+    /// Goes on with a scan of the same data set by the same plan.
+    pub(crate) fn resume(state: ScanState<'_>, plan: &'p QueryPlan, max_groups: usize) -> Self {
+        let ScanState { at, rows, counted, skipped, kinds, groups } = state;
+        let groups = GroupTable::with_groups(plan, max_groups, groups.into_owned(), kinds.into_owned());
+        Self { groups, at, rows, counted, skipped }
+    }
+
+    /// Reads rows until the end, or until `pause` returns true, which is called every few thousand rows. Returns whether
+    /// the scan is complete. After an error of the disk, the scan can go on.
+    pub(crate) fn run<R: Read>(
+        &mut self,
+        dataset: &mut Dataset<R>,
+        pause: &mut dyn FnMut(DatasetPosition) -> bool,
+    ) -> Result<bool, ReportError> {
+        while let Some(row) = dataset.next_row()? {
+            self.rows += 1;
+            match process_row(self.groups.plan, &mut self.groups, row) {
+                Ok(is_counted) => self.counted += u64::from(is_counted),
+                Err(error) if self.groups.plan.skips && error.is_about_a_value() => self.skipped += 1,
+                Err(error) => return Err(error),
+            }
+            self.at = dataset.position();
+            if self.rows % ROWS_PER_CHECK == 0 && pause(self.at) {
+                return Ok(false);
+            }
         }
-        match process_row(plan, &mut groups, row) {
-            Ok(is_counted) => counted += u64::from(is_counted),
-            Err(error) if plan.skips && error.is_about_a_value() => skipped += 1,
-            Err(error) => return Err(error),
+        Ok(true)
+    }
+
+    pub(crate) fn state(&self) -> ScanState<'_> {
+        ScanState {
+            at: self.at,
+            rows: self.rows,
+            counted: self.counted,
+            skipped: self.skipped,
+            kinds: Cow::Borrowed(&self.groups.kinds),
+            groups: Cow::Borrowed(&self.groups.groups),
         }
     }
-    Ok(ScanResult { groups: groups.groups, rows, counted, skipped })
+
+    pub(crate) fn finish(self) -> ScanResult {
+        let Self { groups, rows, counted, skipped, .. } = self;
+        ScanResult { groups: groups.groups, rows, counted, skipped }
+    }
 }
 
 /// Adds the row to its group, and returns whether it matches the filters.
@@ -115,6 +168,23 @@ impl<'p> GroupTable<'p> {
         groups
     }
 
+    fn with_groups(
+        plan: &'p QueryPlan,
+        max_groups: usize,
+        groups: Vec<RowGroup>,
+        kinds: Vec<Option<ValueKind>>,
+    ) -> Self {
+        let mut table = Self { kinds, groups, ..Self::new(plan, max_groups) };
+        (table.text, table.positions) = (0, HashMap::with_capacity(table.groups.len()));
+        for (position, group) in table.groups.iter().enumerate() {
+            let mut key = Vec::new();
+            group.key.iter().for_each(|cell| push_cell(&mut key, cell.as_bytes()));
+            table.text += key.len() + group.figures.iter().map(Accumulator::text_len).sum::<usize>();
+            table.positions.insert(key.into(), position);
+        }
+        table
+    }
+
     /// Adds a row to its group. After an error no figure has changed, except on overflow.
     fn add(&mut self, row: CsvRow<'_>) -> Result<(), ReportError> {
         self.read_inputs(row)?;
@@ -151,13 +221,10 @@ impl<'p> GroupTable<'p> {
         Ok(())
     }
 
-    /// Each cell after its length, so that no two groups input a key.
     fn write_key(&mut self, row: CsvRow<'_>) {
         self.key.clear();
         for column in &self.plan.group_by {
-            let cell = row.cell(column.position);
-            self.key.extend_from_slice(&cell.len().to_le_bytes());
-            self.key.extend_from_slice(cell);
+            push_cell(&mut self.key, row.cell(column.position));
         }
     }
 
@@ -181,6 +248,12 @@ impl<'p> GroupTable<'p> {
         self.groups.push(RowGroup { key, figures });
         position
     }
+}
+
+/// Adds a cell to a group's key, after its length, so that no two groups share a key.
+fn push_cell(key: &mut Vec<u8>, cell: &[u8]) {
+    key.extend_from_slice(&cell.len().to_le_bytes());
+    key.extend_from_slice(cell);
 }
 
 fn not_utf8(row: CsvRow<'_>, column: &ColumnRef, cell: &[u8]) -> ReportError {

@@ -1,30 +1,27 @@
 //! Tests of the grouping of a data set.
 
-use std::cell::Cell;
-
 use crate::{
     dataset::{CsvFormat, Dataset},
     error::ReportError,
     plan::QueryPlan,
     request::{Dialect, GenerateReport},
-    scan::{ScanResult, scan},
+    scan::{Scan, ScanResult, ScanState},
 };
 
+/// Pauses after every few thousand rows, as another attempt would go on.
 fn run(text: &[u8], request: &str, max_groups: usize) -> Result<ScanResult, ReportError> {
-    run_until(text, request, max_groups, &|| false)
-}
-
-fn run_until(
-    text: &[u8],
-    request: &str,
-    max_groups: usize,
-    stop: &dyn Fn() -> bool,
-) -> Result<ScanResult, ReportError> {
     let request = format!(r#"{{"dataset": "d.csv", "format": "csv", "output": "o", {request}}}"#);
     let request: GenerateReport = serde_json::from_str(&request).unwrap();
     let mut dataset = Dataset::new("d.csv", text, &CsvFormat::new(&Dialect::default())?)?;
     let plan = QueryPlan::new(&request, dataset.header(), dataset.delimiter())?;
-    scan(&mut dataset, &plan, max_groups, stop)
+    let mut scan = Scan::new(&dataset, &plan, max_groups);
+    while !scan.run(&mut dataset, &mut |_| true)? {
+        let saved = serde_json::to_string(&scan.state()).unwrap();
+        let state: ScanState<'_> = serde_json::from_str(&saved).unwrap();
+        dataset.go_to(state.at, text, &CsvFormat::new(&Dialect::default())?)?;
+        scan = Scan::resume(state, &plan, max_groups);
+    }
+    Ok(scan.finish())
 }
 
 const SUM: &str = r#""group_by": ["g"], "aggregates": [{"column": "a", "op": "sum"}]"#;
@@ -91,11 +88,42 @@ fn without_groups_there_is_one_row_even_over_nothing() {
 }
 
 #[test]
-fn a_cancelled_attempt_stops_within_a_few_thousand_rows() {
+fn a_scan_that_pauses_gives_the_figures_of_one_that_does_not() {
+    let aggregates =
+        ["sum", "mean", "count", "min", "max"].map(|op| format!(r#"{{"column": "a", "op": "{op}"}}"#)).join(",");
+    let dates = r#", {"column": "day", "op": "max"}, {"column": "name", "op": "min"}"#;
+    let request = format!(r#""group_by": ["g"], "on_error": "skip", "aggregates": [{aggregates}{dates}]"#);
+    let row = |n: u32| format!("g{},{}.{},2026-01-0{} 10:00,n{n}\n", n % 7, n, n % 100, 1 + n % 9);
+    let text: String = (0..20_000).map(row).collect();
+    let text = format!("g,a,day,name\n{text}x,12o,2026-01-01,\n");
+    let paused = run(text.as_bytes(), &request, 10).unwrap();
+    let whole = {
+        let request = format!(r#"{{"dataset": "d.csv", "format": "csv", "output": "o", {request}}}"#);
+        let request: GenerateReport = serde_json::from_str(&request).unwrap();
+        let format = CsvFormat::new(&Dialect::default()).unwrap();
+        let mut dataset = Dataset::new("d.csv", text.as_bytes(), &format).unwrap();
+        let plan = QueryPlan::new(&request, dataset.header(), dataset.delimiter()).unwrap();
+        let mut scan = Scan::new(&dataset, &plan, 10);
+        assert!(scan.run(&mut dataset, &mut |_| false).unwrap());
+        scan.finish()
+    };
+    assert_eq!(format!("{paused:?}"), format!("{whole:?}"));
+    assert_eq!((paused.rows, paused.skipped, paused.groups.len()), (20_001, 1, 7));
+}
+
+#[test]
+fn a_scan_pauses_within_a_few_thousand_rows() {
     let text = format!("g,a\n{}", "x,1\n".repeat(20_000));
-    let looks = Cell::new(0);
-    let stop = || looks.replace(looks.get() + 1) == 1;
-    let error = run_until(text.as_bytes(), COUNT, 10, &stop).unwrap_err();
-    assert!(matches!(error, ReportError::Cancelled), "{error}");
-    assert_eq!(looks.get(), 2, "it looked once more after the first 4096 rows, and stopped there");
+    let format = CsvFormat::new(&Dialect::default()).unwrap();
+    let mut dataset = Dataset::new("d.csv", text.as_bytes(), &format).unwrap();
+    let request = format!(r#"{{"dataset": "d.csv", "format": "csv", "output": "o", {COUNT}}}"#);
+    let plan = QueryPlan::new(&serde_json::from_str(&request).unwrap(), dataset.header(), b',').unwrap();
+    let mut scan = Scan::new(&dataset, &plan, 10);
+    let mut asked = Vec::new();
+    let mut pause = |at: crate::dataset::DatasetPosition| {
+        asked.push(at.byte);
+        asked.len() == 2
+    };
+    assert!(!scan.run(&mut dataset, &mut pause).unwrap());
+    assert_eq!(asked, [4 + 4 * 4096, 4 + 8 * 4096]);
 }

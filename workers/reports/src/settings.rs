@@ -1,6 +1,6 @@
 //! The settings of this worker, from flags or environment variables.
 
-use std::{num::NonZeroU16, path::PathBuf};
+use std::{num::NonZeroU16, path::PathBuf, time::Duration};
 
 use crate::generate::Reports;
 
@@ -23,6 +23,10 @@ pub struct ReportSettings {
     /// Reports written at the same time; each takes a core and up to 200 MB
     #[arg(long, env = "REPORTS_CONCURRENCY", default_value = "2")]
     pub concurrency: NonZeroU16,
+
+    /// Time after which a report goes to the end of the queue and continues later; a kill loses at most this much work
+    #[arg(long, env = "REPORTS_YIELD_EVERY", default_value = "30s", value_parser = leveret::duration)]
+    pub yield_every: Duration,
 }
 
 impl From<&ReportSettings> for Reports {
@@ -31,6 +35,7 @@ impl From<&ReportSettings> for Reports {
             data_dir: settings.data_dir.clone(),
             output_dir: settings.output_dir.clone(),
             max_groups: settings.max_groups,
+            yield_every: settings.yield_every,
         }
     }
 }

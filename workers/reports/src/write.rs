@@ -9,6 +9,7 @@ mod xlsx;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use self::atomic_file::AtomicFile;
 use self::error::{WriteError, refuse_more_rows, stop_if};
 use crate::{error::ReportError, report::Report, request::ReportFormat};
 
@@ -35,7 +36,7 @@ pub(crate) fn write(
     };
     refuse_more_rows(report, format, limit)?;
     let failed = |source| ReportError::Write { name: file_name.to_owned(), source };
-    let file = atomic_file::AtomicFile::create(output_dir, file_name).map_err(failed)?;
+    let file = AtomicFile::create(output_dir, file_name).map_err(failed)?;
     let written = match format {
         ReportFormat::Csv => csv::write(report, file.file(), cancelled).map(|()| String::new()),
         ReportFormat::Xlsx => xlsx::write(report, file.file(), output_dir, cancelled).map(|()| String::new()),

@@ -50,7 +50,12 @@ async fn what_deploy_declares_is_what_the_workers_declare() {
     };
     let email = leveret_email::worker(leveret_email::Mail::new(&mail).unwrap());
     let place = folder.path().to_owned();
-    let reports = leveret_reports::Reports { data_dir: place.clone(), output_dir: place, max_groups: 10 };
+    let reports = leveret_reports::Reports {
+        data_dir: place.clone(),
+        output_dir: place,
+        max_groups: 10,
+        yield_every: std::time::Duration::from_secs(30),
+    };
     let email = started(email, &broker, "email.send").await;
     let reports = started(leveret_reports::worker(reports, 2), &broker, "report.generate").await;
     let shop =

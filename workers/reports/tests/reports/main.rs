@@ -57,7 +57,8 @@ impl TestDirs {
     }
 
     fn reports(&self) -> Reports {
-        Reports { data_dir: self.data(), output_dir: self.output(), max_groups: 1_000 }
+        let yield_every = Duration::from_secs(30);
+        Reports { data_dir: self.data(), output_dir: self.output(), max_groups: 1_000, yield_every }
     }
 
     fn generate(&self, request: &str) -> Result<GeneratedReport, ReportError> {
