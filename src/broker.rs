@@ -103,6 +103,16 @@ impl Broker {
         Self { shared: Arc::new(shared) }
     }
 
+    /// Returns whether this is an in-memory broker ([`memory`](Self::memory)).
+    ///
+    /// ```
+    /// assert!(leveret::Broker::memory().is_memory());
+    /// ```
+    #[must_use]
+    pub fn is_memory(&self) -> bool {
+        self.transport().system() == "memory"
+    }
+
     /// Returns the settings of this handle.
     #[must_use]
     pub fn config(&self) -> &Config {

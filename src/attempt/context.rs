@@ -76,7 +76,7 @@ pub(crate) struct Inner<S> {
     pub(crate) deadline: Instant,
     /// Set when this attempt must stop.
     pub(crate) overran: SetOnce<()>,
-    /// `None` unless the job is tracked.
+    /// `None` unless the job is tracked or a step of a workflow.
     pub(crate) tracked: Option<Arc<Tracked>>,
     pub(crate) permit: Option<OwnedSemaphorePermit>,
     /// Slots of the limits that apply to the job.

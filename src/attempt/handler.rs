@@ -142,7 +142,8 @@ impl<S> Context<S> {
         let received = &self.inner.received;
         let is_read = received.reply.is_some() || received.step.is_some();
         let requested = is_read.then(|| Arc::clone(received));
-        ResultKeeper { tracked: self.inner.tracked.clone(), requested }
+        let tracked = self.inner.tracked.clone().filter(|_| received.envelope.track);
+        ResultKeeper { tracked, requested }
     }
 }
 

@@ -33,10 +33,20 @@ pub(crate) struct ReplySlot(Mutex<Option<Result<Vec<u8>, String>>>);
 impl Incoming {
     /// Keeps the result of the handler for the reply, and for the step of a workflow.
     pub(crate) fn keep_result(&self, result: &impl Serialize) {
-        let too_large = self.step.as_deref().and_then(|step| step.keep_result(result));
-        // That of a tracked step is logged by its status update.
-        if let Some(bytes) = too_large.filter(|_| !self.envelope.track) {
-            tracing::warn!(job_id = self.id(), bytes, limit_bytes = RESULT_LIMIT, "the result is too large to be kept");
+        match self.step.as_deref().map(|step| step.keep_result(result)) {
+            // That of a tracked step is logged by its status update.
+            Some(Err(NotKept::TooLarge(bytes))) if !self.envelope.track => {
+                tracing::warn!(
+                    job_id = self.id(),
+                    bytes,
+                    limit_bytes = RESULT_LIMIT,
+                    "the result is too large to be kept"
+                );
+            }
+            Some(Err(NotKept::Unserialisable(error))) => {
+                tracing::error!(job_id = self.id(), %error, "the result of a step does not serialise: its successors have none");
+            }
+            _ => {}
         }
         if let Some(ReplySlot(slot)) = self.reply.as_deref() {
             let json = serde_json::to_vec(result).map_err(|error| format!("the result does not serialise: {error}"));

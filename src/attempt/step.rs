@@ -16,7 +16,12 @@ use crate::{
     },
     broker::Broker,
     identity::PROCESS,
-    message::{LONGEST_ORIGIN, Message, header, republish::ERROR_TEXT_LIMIT, step::StepRef, truncated},
+    message::{
+        LONGEST_ORIGIN, Message, header,
+        republish::ERROR_TEXT_LIMIT,
+        step::{Role, StepRef},
+        truncated,
+    },
     time::at_unix_ms,
     topology::{QueueDeclaration, Target},
     workflow::{
@@ -28,6 +33,14 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct StepSlot(Mutex<Success>);
 
+/// The reason why the result of a step is not kept.
+#[derive(Debug)]
+pub(crate) enum NotKept {
+    /// Its size in bytes.
+    TooLarge(usize),
+    Unserialisable(serde_json::Error),
+}
+
 #[derive(Debug, Default)]
 struct Success {
     result: Option<Box<RawValue>>,
@@ -36,18 +49,18 @@ struct Success {
 }
 
 impl StepSlot {
-    /// Keeps the result of the handler. Returns the size in bytes of a result that is too large to keep.
-    pub(crate) fn keep_result(&self, result: &impl Serialize) -> Option<usize> {
-        // A result that does not serialise counts as none, as in status updates.
-        let json = serde_json::value::to_raw_value(result).ok().filter(|json| json.get() != "null");
-        let size = json.as_ref().map_or(0, |json| json.get().len());
+    /// Keeps the result of the handler.
+    pub(crate) fn keep_result(&self, result: &impl Serialize) -> Result<(), NotKept> {
         let mut success = self.lock();
+        (success.result, success.too_large) = (None, None);
+        let json = serde_json::value::to_raw_value(result).map_err(NotKept::Unserialisable)?;
+        let size = json.get().len();
         if size > RESULT_LIMIT {
-            (success.result, success.too_large) = (None, Some(size as u64));
-            return Some(size);
+            success.too_large = Some(size as u64);
+            return Err(NotKept::TooLarge(size));
         }
-        (success.result, success.too_large) = (json, None);
-        None
+        success.result = Some(json).filter(|json| json.get() != "null");
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Success> {
@@ -106,6 +119,10 @@ impl<S> Context<S> {
 
     /// Adds steps to the workflow once this job has succeeded. If it fails or is retried, they are not added.
     ///
+    /// A job that compensates a workflow, or that runs on its failure, adds none.
+    ///
+    /// Each call checks all steps that the job has added: add many steps with one call.
+    ///
     /// An added step starts at once, or after those that it names in [`after`](Steps::after): the step that adds it, and
     /// others that are added with it. It may come [`before`](Steps::before) steps that have not started. Their names must be
     /// new to the workflow: jobs of a group need names with their number. A name that is taken, or a step that has started,
@@ -128,7 +145,8 @@ impl<S> Context<S> {
     /// together are larger than 4 MiB as JSON.
     pub fn add_steps(&self, steps: Steps) -> Result<(), WorkflowError> {
         let adder = self.workflow_step().unwrap_or_else(|| StepRef::step("", ""));
-        let Some(slot) = self.inner.received.step.as_deref() else { return Err(WorkflowError::NotAStep) };
+        let slot = self.inner.received.step.as_deref().filter(|_| adder.role == Role::Step);
+        let Some(slot) = slot else { return Err(WorkflowError::NotAStep) };
         let mut success = slot.lock();
         let all = success.add.clone().and(steps);
         all.check_added_by(&adder.step)?;
@@ -148,23 +166,45 @@ pub(crate) async fn report(
     disposition: &Disposition,
     settlement: Settlement,
     received: &Incoming,
+    has_run: bool,
     (queue, broker): (&QueueDeclaration, &Broker),
 ) -> Settlement {
     let Some(outcome) = outcome(disposition, settlement, received) else { return settlement };
+    let smaller = smaller(&outcome);
     let send = async |outcome| {
-        let message = message_of(&end_of(received, outcome, broker.now_ms()), received, broker.now_ms());
+        let end = StepEnd {
+            started_at: has_run.then(|| at_unix_ms(received.at_ms)),
+            ..end_of(received, outcome, broker.now_ms())
+        };
+        let message = message_of(&end, received, broker.now_ms());
         confirm(broker, queue, &Target::Workflows, received, || message.clone()).await
     };
     match send(outcome).await {
         Settlement::Ack => settlement,
         Settlement::Requeue => Settlement::Requeue,
         // The broker's limit of a message is smaller than what the end carries.
-        Settlement::Reject => {
-            let error = "the broker refuses its result and the steps that it adds; see the broker's max_message_size";
-            match send(StepOutcome::failed("too_large", error)).await {
-                Settlement::Ack => settlement,
-                Settlement::Reject | Settlement::Requeue => Settlement::Requeue,
+        Settlement::Reject => loop {
+            match send(smaller.clone()).await {
+                Settlement::Ack => return settlement,
+                Settlement::Requeue => return Settlement::Requeue,
+                // Another worker could not report it either. The job waits here, as for a copy that is not confirmed.
+                Settlement::Reject => {}
             }
+        },
+    }
+}
+
+/// Returns what is reported if the broker refuses the end for its size: a success without its result. Added steps cannot be
+/// left out, so the step that added them has failed.
+fn smaller(outcome: &StepOutcome) -> StepOutcome {
+    match outcome {
+        StepOutcome::Completed { result, too_large, add } if add.is_empty() => {
+            let size = result.as_ref().map(|json| json.get().len() as u64);
+            StepOutcome::Completed { result: None, too_large: too_large.or(size), add: Steps::default() }
+        }
+        _ => {
+            let error = "the broker refuses the message with its end; see the broker's max_message_size";
+            StepOutcome::failed("too_large", error)
         }
     }
 }
@@ -208,7 +248,7 @@ fn end_of(received: &Incoming, outcome: StepOutcome, now_ms: u64) -> StepEnd {
         of: message.step().unwrap_or_else(|| StepRef::step("", "")),
         origin: message.bounded(header::ORIGIN, LONGEST_ORIGIN).unwrap_or_default().to_owned(),
         attempt: received.envelope.attempt,
-        started_at: Some(at_unix_ms(received.at_ms)),
+        started_at: None,
         at: at_unix_ms(now_ms),
         replayed_at: message.replayed_at().map(at_unix_ms),
         worker: Some(PROCESS.clone()),

@@ -74,7 +74,7 @@ impl<S: Send + Sync + 'static> Task<S> {
         let QueueRuntime { queue, broker, .. } = &*self.handlers;
         let is_step = self.received.step.is_some();
         let tracked = (self.received.envelope.track || is_step).then(|| Tracked::new(broker, queue, &self.received));
-        let is_rejected = matches!(work, Work::Reject(..));
+        let (is_rejected, has_run) = (matches!(work, Work::Reject(..)), matches!(work, Work::Run(..)));
         let (mut disposition, metrics) = match work {
             Work::Settle(disposition) => {
                 let is_cancelled = match &tracked {
@@ -117,7 +117,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             Box::pin(self.make_safe(&disposition, is_rejected, &span)).await
         };
         if tracked.is_some() || is_request {
-            settlement = Box::pin(self.report(tracked.as_deref(), &disposition, settlement, &span)).await;
+            settlement = Box::pin(self.report(tracked.as_deref(), (&disposition, has_run), settlement, &span)).await;
         }
         let finish = disposition.row().finish;
         span.settled(from, settlement.as_str(), finish);
@@ -137,7 +137,7 @@ impl<S: Send + Sync + 'static> Task<S> {
     async fn report(
         &self,
         tracked: Option<&Tracked>,
-        disposition: &Disposition,
+        (disposition, has_run): (&Disposition, bool),
         mut settlement: Settlement,
         span: &TraceSpan,
     ) -> Settlement {
@@ -146,7 +146,8 @@ impl<S: Send + Sync + 'static> Task<S> {
             settlement = span.within(self.report_status(tracked, disposition, settlement)).await;
         }
         if self.received.step.is_some() {
-            settlement = span.within(step::report(disposition, settlement, &self.received, (queue, broker))).await;
+            let reported = step::report(disposition, settlement, &self.received, has_run, (queue, broker));
+            settlement = span.within(reported).await;
         }
         if self.received.reply.is_some() {
             reply::reply(disposition, settlement, &self.received, (broker, *replies_anywhere)).await;

@@ -195,7 +195,8 @@ impl<'a> Parts<'a> {
     /// Returns the data: JSON as it is written, or the bytes of a text or of Base64; `null` without any.
     fn data(&self) -> Result<Cow<'a, [u8]>, InvalidCloudEvent> {
         let decoded = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
-        match (self.data, self.base64) {
+        let data = self.data.filter(|data| data.get() != "null" || self.base64.is_none());
+        match (data, self.base64) {
             (Some(_), Some(_)) => Err(InvalidCloudEvent::of("data_base64", "there is data besides")),
             (None, Some(base64)) => {
                 let bytes = decoded(base64).and_then(|text| BASE64_STANDARD.decode(text).ok());
@@ -270,9 +271,11 @@ impl Message {
         }
     }
 
-    /// Gives an event without an id that of its CloudEvent, so that an inbox recognises it when it comes again.
-    pub(crate) fn adopt_cloud_event_id(&mut self) {
+    /// Gives an event without an id that of its CloudEvent, so that an inbox recognises it when it comes again. A body over
+    /// `limit` bytes is not read: it will be refused.
+    pub(crate) fn adopt_cloud_event_id(&mut self, limit: usize) {
         if self.id().is_none()
+            && self.body.len() <= limit
             && let Ok(Some((event, _))) = self.open_cloud_event()
             && let Some(id) = event.message_id()
         {

@@ -158,7 +158,7 @@ fn attributes_in_headers_are_read_beside_a_body_of_their_own() {
 #[test]
 fn an_event_without_an_id_gets_source_and_id_and_its_own_id_stays() {
     let id = |mut message: Message| {
-        message.adopt_cloud_event_id();
+        message.adopt_cloud_event_id(1_000);
         message.id().map(str::to_owned)
     };
     assert_eq!(id(message(CLOUD_EVENT, json(""))).as_deref(), Some("/shop 17"));

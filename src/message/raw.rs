@@ -7,7 +7,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin_guard::can_be_parsed;
 
 use crate::{
-    message::{Message, dead_letter::DeadLetter, header, origin::id_in},
+    message::{Message, dead_letter::DeadLetter, header, origin::id_in, step::StepRef},
     time::{at_unix_ms, now_ms},
 };
 
@@ -113,6 +113,18 @@ impl RawMessage {
     #[must_use]
     pub fn origin(&self) -> String {
         self.0.origin().into_owned()
+    }
+
+    /// Returns the step of a workflow that the job is; `None` for a job that was published by itself.
+    #[must_use]
+    pub fn step(&self) -> Option<StepRef> {
+        self.0.step()
+    }
+
+    /// Returns the time of the last replay of the job, if there was one.
+    #[must_use]
+    pub fn replayed_at(&self) -> Option<SystemTime> {
+        self.0.replayed_at().map(at_unix_ms)
     }
 
     /// Returns whether the job's status updates are published.

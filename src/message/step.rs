@@ -135,12 +135,17 @@ pub(crate) struct StepHeaders {
 }
 
 /// The number of copies after which the next life of a step counts its own: more than any life makes.
-const HOPS_PER_LIFE: u64 = 1_000_000;
+///
+/// ```
+/// let of_second_life = leveret::workflow::HOPS_PER_LIFE..2 * leveret::workflow::HOPS_PER_LIFE;
+/// assert!(of_second_life.contains(&1_000_003));
+/// ```
+pub const HOPS_PER_LIFE: u64 = 1_000_000;
 
 impl StepHeaders {
-    /// Adds the headers. A later life is to its job as a replay is: earlier cancellations do not concern it, and its
-    /// status updates are newer than all earlier ones.
-    pub(crate) fn write(&self, headers: &mut FieldTable, now_ms: u64) {
+    /// Adds the headers. A later life is to its job as a replay is: cancellations before `decided_at` (ms since the epoch)
+    /// do not concern it, and its status updates are newer than all earlier ones.
+    pub(crate) fn write(&self, headers: &mut FieldTable, decided_at: u64) {
         let Self { at, results } = self;
         headers.insert(header::WORKFLOW.into(), text(&at.workflow));
         headers.insert(header::WORKFLOW_LIFE.into(), integer(at.life.into()));
@@ -157,7 +162,7 @@ impl StepHeaders {
             headers.insert(header::WORKFLOW_RESULTS.into(), text(results));
         }
         if at.life > 1 {
-            headers.insert(header::REPLAYED_AT.into(), integer(now_ms));
+            headers.insert(header::REPLAYED_AT.into(), integer(decided_at));
             headers.insert(header::HOP.into(), integer(u64::from(at.life - 1) * HOPS_PER_LIFE));
         }
     }
@@ -183,7 +188,7 @@ impl Message {
     }
 
     pub(crate) fn is_step(&self) -> bool {
-        matches!(self.header(header::WORKFLOW), Some(value) if !matches!(value, AMQPValue::Void))
+        self.bounded(header::WORKFLOW, LONGEST_NAME).is_some()
     }
 }
 

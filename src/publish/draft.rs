@@ -139,8 +139,9 @@ impl NewJob {
         let shared = options.shared();
         let mut headers = FieldTable::default();
         shared.add_headers(&mut headers)?;
+        let enqueued_at = self.enqueued_at.unwrap_or(now);
         if let Some(step) = &options.step {
-            step.write(&mut headers, now);
+            step.write(&mut headers, enqueued_at);
         }
         if let Some(at) = self.fired_at {
             headers.insert(header::FIRED_AT.into(), integer(at));
@@ -152,7 +153,6 @@ impl NewJob {
         if !wait.is_zero() {
             headers.insert(header::NOT_BEFORE.into(), integer(now + millis(wait)));
         }
-        let enqueued_at = self.enqueued_at.unwrap_or(now);
         let mut message = Message::with_headers(&self.name, &id, Vec::new(), enqueued_at, headers);
         shared.set_properties(&mut message)?;
         if let Some(priority) = options.priority {

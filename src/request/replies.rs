@@ -46,7 +46,7 @@ pub(crate) struct Replies {
 #[derive(Default)]
 struct Shared {
     waiting: Mutex<HashMap<Uuid, oneshot::Sender<Message>>>,
-    /// The name of the reply queue, while there is one. It changes only under the lock of `waiting`.
+    /// The name of the reply queue, while there is one. It is lost only under the lock of `waiting`.
     queue: watch::Sender<ReplyQueue>,
 }
 

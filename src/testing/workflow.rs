@@ -17,7 +17,7 @@ use crate::{
     worker::builder::Worker,
     workflow::{
         PredecessorResults, StartError, StepEnd, StepOutcome, StepResultError, Workflow,
-        definition::Step,
+        definition::{JobSpec, Step},
         engine::{Action, ApplyError, Input, Snapshot, Status},
     },
 };
@@ -72,7 +72,6 @@ pub async fn workflow<S: Send + Sync + 'static>(worker: Worker<S>, workflow: &Wo
     let broker = Broker::memory();
     let queue = Topology::new(&broker.config().namespace).workflows();
     let mut session = broker.transport().open_raw(&queue, 1_000).await.map_err(|error| error.of(&queue))?;
-    let running = start(worker, &broker).await?;
     let mut workflow = workflow.clone();
     if workflow.id.is_none() {
         workflow = workflow.clone().id(workflow.name().to_owned());
@@ -81,6 +80,7 @@ pub async fn workflow<S: Send + Sync + 'static>(worker: Worker<S>, workflow: &Wo
     let (tag, body) = next(&mut session, &queue).await?;
     session.ack(tag, false);
     let workflow = serde_json::from_slice(&body).map_err(Error::Encode)?;
+    let running = start(worker, &broker).await?;
     let (driver, actions) = Driver::new(&broker, workflow);
     let run = driver.run(&mut session, &queue, actions).await;
     running.stop().await?;
@@ -121,8 +121,12 @@ impl WorkflowRun {
     /// [`StepResultError`] if it has not succeeded, or if its result has another type or is too large.
     pub fn result_of<T: DeserializeOwned>(&self, of: &str) -> Result<T, StepResultError> {
         let mut results = PredecessorResults::default();
-        if let Some(outcome) = self.outcome(of) {
-            add(&mut results, of, outcome);
+        match self.outcome(of) {
+            Some(outcome @ StepOutcome::Completed { .. }) => add(&mut results, of, outcome),
+            Some(StepOutcome::Failed { .. } | StepOutcome::Cancelled) => {
+                return Err(StepResultError::NotCompleted { step: of.to_owned() });
+            }
+            None => {}
         }
         results.get(of)
     }
@@ -157,6 +161,7 @@ impl Driver {
         self.carry_out(actions).await?;
         let never = Duration::from_secs(100 * 365 * 24 * 60 * 60);
         let deadline = Instant::now() + self.workflow.time_limit().unwrap_or(never);
+        let mut is_late = false;
         // What runs on after the end of a cancelled workflow is waited for, so that its outcome is known.
         while self.snapshot.workflow().running > 0 {
             let input = tokio::select! {
@@ -166,7 +171,8 @@ impl Driver {
                     session.ack(tag, false);
                     Input::End(serde_json::from_slice(&body).map_err(Error::Encode)?)
                 }
-                () = sleep_until(deadline), if !self.snapshot.workflow().status().is_end() && self.snapshot.workflow().stop.is_none() => {
+                () = sleep_until(deadline), if !is_late && !self.snapshot.workflow().status().is_end() => {
+                    is_late = true;
                     Input::DeadlinePassed
                 }
             };
@@ -191,7 +197,9 @@ impl Driver {
         for action in actions {
             match action {
                 Action::Publish { step, members, life } => {
-                    let jobs: Vec<_> = members.filter_map(|member| self.step_job(&step, member, life)).collect();
+                    let specs: Vec<_> = self.steps.get(&step).map_or_else(Vec::new, |step| step.jobs().collect());
+                    let job = |member: u32| self.step_job(specs.get(member as usize)?, &step, member, life);
+                    let jobs: Vec<_> = members.filter_map(job).collect();
                     for published in self.publisher.publish_all(jobs).await {
                         published.map_err(|error| not_published(&step, &error))?;
                     }
@@ -209,14 +217,13 @@ impl Driver {
         Ok(())
     }
 
-    fn step_job(&self, name: &str, member: u32, life: u32) -> Option<NewJob> {
-        let (row, step) = (self.snapshot.step(name)?, self.steps.get(name)?);
+    fn step_job(&self, spec: &JobSpec, name: &str, member: u32, life: u32) -> Option<NewJob> {
+        let row = self.snapshot.step(name)?;
         let mut results = PredecessorResults::default();
         for before in &row.after {
             self.add_results(&mut results, before);
         }
         let at = row.job(&self.snapshot.workflow().id, member, life);
-        let spec = step.jobs().nth(member as usize)?;
         Some(spec.job(at, Some(&results), ORIGIN, self.workflow.is_tracked()))
     }
 

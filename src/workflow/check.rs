@@ -51,7 +51,8 @@ impl Workflow {
             return Err(WorkflowError::Deadline { seconds: deadline.as_secs() });
         }
         for (count, (name, text)) in self.labels.iter().enumerate() {
-            if count >= MOST_LABELS || text.len() > 255 || name.is_empty() || name.len() > 64 {
+            let is_shown = !name.chars().chain(text.chars()).any(char::is_control);
+            if count >= MOST_LABELS || text.len() > 255 || name.is_empty() || name.len() > 64 || !is_shown {
                 return Err(WorkflowError::Label { name: name.clone() });
             }
         }
@@ -135,8 +136,14 @@ impl Steps {
         let names: HashSet<_> = self.list.iter().map(|(name, _)| name.as_str()).collect();
         for (name, step) in &self.list {
             let is_allowed = |after: &&String| after.as_str() == adder || names.contains(after.as_str());
+            if name == adder {
+                return Err(WorkflowError::TwoOfOneName { step: name.clone() });
+            }
             if let Some(after) = step.after.iter().find(|after| !is_allowed(after)) {
                 return Err(WorkflowError::AfterOther { step: name.clone(), after: after.clone() });
+            }
+            if let Some(before) = step.before.iter().find(|before| is_allowed(before)) {
+                return Err(WorkflowError::BeforeAdded { step: name.clone(), before: before.clone() });
             }
         }
         self.find_cycle(|name| name == adder)
@@ -224,7 +231,8 @@ impl Steps {
 
 impl Step {
     /// Returns the job of the step with any payload, for checks.
-    fn sample(&self) -> JobSpec {
+    #[must_use]
+    pub fn sample(&self) -> JobSpec {
         let payload = serde_json::value::RawValue::NULL.to_owned();
         JobSpec { job: self.job.clone(), queue: self.queue.clone(), payload, options: self.options.clone() }
     }

@@ -5,7 +5,10 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{message::step::StepRef, workflow::definition::Steps};
+use crate::{
+    message::step::StepRef,
+    workflow::{WorkflowError, definition::Steps},
+};
 
 /// The largest result of a step, in bytes of JSON.
 pub const RESULT_LIMIT: usize = crate::tracking::status_update::RESULT_LIMIT;
@@ -36,7 +39,7 @@ pub struct StepEnd {
     pub of: StepRef,
     /// The value that all jobs of the workflow share; an end with another one is not of this workflow.
     pub origin: String,
-    /// The attempt that ended the job, from 1.
+    /// The attempt that ended the job, from 1; 0 for a job that no worker got.
     pub attempt: u32,
     /// The time of the delivery of that attempt, if the job ran.
     pub started_at: Option<SystemTime>,
@@ -114,8 +117,8 @@ struct Wire {
     result: Option<Box<RawValue>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     too_large: Option<u64>,
-    #[serde(default, skip_serializing_if = "Steps::is_empty")]
-    add: Steps,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    add: Option<Box<RawValue>>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     kind: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -130,10 +133,21 @@ enum Name {
     Cancelled,
 }
 
+/// Reads added steps. An end must stay readable whatever they are: if they are not, they fail the workflow.
+fn added(add: &RawValue, adder: &str) -> Steps {
+    serde_json::from_str(add.get()).unwrap_or_else(|error| {
+        let reason = format!("the steps that it adds cannot be read: {error}");
+        Steps { fault: Some(WorkflowError::Job { step: adder.to_owned(), reason }), ..Steps::default() }
+    })
+}
+
 impl From<Wire> for StepEnd {
     fn from(wire: Wire) -> Self {
         let outcome = match wire.outcome {
-            Name::Completed => StepOutcome::Completed { result: wire.result, too_large: wire.too_large, add: wire.add },
+            Name::Completed => {
+                let add = wire.add.map(|add| added(&add, &wire.step)).unwrap_or_default();
+                StepOutcome::Completed { result: wire.result, too_large: wire.too_large, add }
+            }
             Name::Failed => StepOutcome::Failed { kind: wire.kind, error: wire.error },
             Name::Cancelled => StepOutcome::Cancelled,
         };
@@ -169,12 +183,14 @@ impl From<StepEnd> for Wire {
             outcome: Name::Cancelled,
             result: None,
             too_large: None,
-            add: Steps::default(),
+            add: None,
             kind: String::new(),
             error: String::new(),
         };
         match end.outcome {
             StepOutcome::Completed { result, too_large, add } => {
+                let add = Some(add).filter(|add| !add.is_empty());
+                let add = add.and_then(|add| serde_json::value::to_raw_value(&add).ok());
                 (wire.outcome, wire.result, wire.too_large, wire.add) = (Name::Completed, result, too_large, add);
             }
             StepOutcome::Failed { kind, error } => (wire.outcome, wire.kind, wire.error) = (Name::Failed, kind, error),

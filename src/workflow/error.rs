@@ -68,7 +68,7 @@ pub enum WorkflowError {
         /// The steps of one cycle, each after the next.
         steps: Vec<String>,
     },
-    /// A step has neither or both of `payload` and `each`.
+    /// A step has both `payload` and `each`.
     #[error("step {step:?} has both payload and each: a step is one job, or a group")]
     PayloadAndEach {
         /// The step.
@@ -116,8 +116,10 @@ pub enum WorkflowError {
         /// Its seconds.
         seconds: u64,
     },
-    /// More labels than tools show, or a text that is too long.
-    #[error("label {name:?}: a workflow has at most 32 labels, with texts of at most 255 bytes")]
+    /// More labels than tools show, or a text that is too long or has control characters.
+    #[error(
+        "label {name:?}: a workflow has at most 32 labels, with texts of at most 255 bytes and without control characters"
+    )]
     Label {
         /// The first label that is too much.
         name: String,
@@ -150,6 +152,17 @@ pub enum WorkflowError {
         step: String,
         /// The step that it may not wait for.
         after: String,
+    },
+    /// An added step is to precede the step that adds it, or one that is added with it.
+    #[error(
+        "added step {step:?} cannot come before {before:?}, which adds it or is added with it: name {step:?} in the after \
+         of {before:?}"
+    )]
+    BeforeAdded {
+        /// The added step.
+        step: String,
+        /// The step that it may not precede.
+        before: String,
     },
     /// An added step is to precede a step that has already started.
     #[error("added step {step:?} cannot come before {before:?}, which has started")]

@@ -22,4 +22,4 @@ pub use self::{
     results::{PredecessorResults, RESULTS_LIMIT, StepResultError},
     start::StartError,
 };
-pub use crate::message::step::{Role, StepRef, cancel_id};
+pub use crate::message::step::{HOPS_PER_LIFE, Role, StepRef, cancel_id};

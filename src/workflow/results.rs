@@ -100,6 +100,12 @@ pub enum StepResultError {
         /// The size in bytes.
         size: u64,
     },
+    /// The job has failed or was cancelled.
+    #[error("{step:?} has no result, because it has not succeeded")]
+    NotCompleted {
+        /// The step.
+        step: String,
+    },
     /// The result is no JSON of the type.
     #[error("the result of step {step:?} is not of the expected type")]
     Decode {

@@ -7,7 +7,7 @@ use crate::{
     job::JobId,
     message::Message,
     publish::publisher::Publisher,
-    topology::Target,
+    topology::{Target, Topology},
     workflow::{START, Workflow, WorkflowError},
 };
 
@@ -72,7 +72,13 @@ impl Publisher {
         // Boxed, so that the compiler of a user's crate need not look through the whole publish.
         let sent: BoxFuture<'_, _> =
             Box::pin(self.send_job(START, Target::Workflows, JobId::from(id.as_str()), (message, false)));
-        sent.await?;
+        sent.await.map_err(|error| match error {
+            // Its target has a short name, the same in all namespaces.
+            PublishError::Unroutable { .. } => {
+                PublishError::Unroutable { queue: Topology::new(&self.broker.config().namespace).workflows() }
+            }
+            other => other,
+        })?;
         Ok(id)
     }
 }

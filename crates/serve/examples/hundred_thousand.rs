@@ -69,7 +69,9 @@ async fn main() {
     eventually_eq("they are requeued", LONG, Some(LETTERS), dead).await;
     measured("ingest", async {
         let stop = CancellationToken::new();
-        let run = ingest::run(broker.clone(), store.clone(), catalogue.clone(), Vec::new(), stop.clone());
+        let report = Arc::new(|ends| panic!("no workflow runs: {ends:?}"));
+        let on = (broker.clone(), store.clone(), catalogue.clone());
+        let run = ingest::run(on, Vec::new(), report, stop.clone());
         let run = tokio::spawn(run);
         eventually_eq("all are ingested", LONG, u64::from(LETTERS), async || store.count_dead(&all).await.unwrap())
             .await;

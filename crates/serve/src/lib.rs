@@ -21,7 +21,7 @@
 //! * `time`, `json`, `detached`, `field_error`, `schema`: helpers. `schema` checks payloads.
 //! * `waiters`: clients that wait for jobs. `recorder`: writes status updates into the store.
 //! * `dead`: dead letters ingested from the broker, kept, and replayed.
-//! * `workflow_metrics`, `publisher_task`: what the parts of the server that run workflows share.
+//! * `workflow_metrics`, `publisher_task`, `consumers`: what the parts of the server that run workflows share.
 //! * `services`: the state that the modules below share.
 //! * `jobs`: submit, find, wait for, cancel and retry jobs. It has no HTTP, so that commands use it too.
 //! * `workflows`: start, run, show, cancel and retry workflows. It has no HTTP either.
@@ -29,6 +29,7 @@
 //! * `tokens`, `http`: roles, routes, error responses, the OpenAPI document.
 //! * `options`, `server`: settings, and the server process.
 
+mod consumers;
 pub mod dead;
 mod detached;
 mod field_error;

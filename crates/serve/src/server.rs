@@ -104,7 +104,12 @@ impl Server {
         let mut ingesting = JoinSet::new();
         ingesting.spawn(tracker::track(services.clone(), retention, stop.clone()));
         let (broker, store, catalogue) = (services.broker.clone(), services.store.clone(), services.catalogue.clone());
-        ingesting.spawn(ingest::run(broker, store, catalogue, queues, stop.clone()));
+        let ending = services.clone();
+        let report: ingest::ReportEnds = Arc::new(move |ends| {
+            let services = ending.clone();
+            Box::pin(async move { services.end_steps(ends).await })
+        });
+        ingesting.spawn(ingest::run((broker, store, catalogue), queues, report, stop.clone()));
         ingesting.spawn(workflows::run(services.clone(), stop.clone()));
         let replays = services.dead.clone();
         let resuming = stop.clone();

@@ -11,6 +11,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
+    consumers::Consumers,
     dead::{DeadLetterService, redact::RedactionRules},
     publisher_task::PublisherTask,
     recorder::Recorder,
@@ -45,6 +46,7 @@ pub struct Services {
     pub(crate) recorder: Recorder,
     pub(crate) workflow_messages: PublisherTask,
     pub(crate) workflow_metrics: WorkflowMetrics,
+    pub(crate) consumers: Consumers,
     prepared: Arc<SetOnce<()>>,
     _preparing: Arc<AbortOnDropHandle<()>>,
 }
@@ -73,6 +75,7 @@ impl Services {
             store,
             workflow_messages: PublisherTask::default(),
             workflow_metrics: WorkflowMetrics::default(),
+            consumers: Consumers::default(),
             prepared,
             _preparing: Arc::new(AbortOnDropHandle::new(preparing)),
         }

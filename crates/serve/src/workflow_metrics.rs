@@ -8,7 +8,7 @@ use std::{
 use leveret_store::{AppliedWorkflows, InputOutcome, WorkflowCounts};
 use prometheus::{Encoder, Gauge, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
-const STATUSES: [&str; 6] = ["Pending", "Running", "Waiting", "Completed", "Failed", "Cancelled"];
+const STATUSES: [&str; 3] = ["Pending", "Running", "Waiting"];
 const WAITING_FOR: [&str; 3] = ["queue", "operator", "pause"];
 
 /// The metrics of workflows. Gauges are those of the whole store: each server has the same.
@@ -34,14 +34,16 @@ impl Registered {
         let messages = IntCounterVec::new(opts, &["outcome"])?;
         let opts = Opts::new("workflows_ended_total", "Workflows that have ended, by status");
         let ended = IntCounterVec::new(opts, &["status"])?;
-        let opts = Opts::new("workflows", "Workflows in the store, by status");
+        let opts = Opts::new("workflows", "Unfinished workflows, by status");
         let workflows = IntGaugeVec::new(opts, &["status"])?;
         let opts = Opts::new("workflows_waiting", "Waiting workflows, by what they wait for");
         let waiting = IntGaugeVec::new(opts, &["reason"])?;
         let unpublished =
             IntGauge::new("workflow_outbox_messages", "Messages of workflows that are not published yet")?;
-        let unpublished_age =
-            Gauge::new("workflow_outbox_oldest_seconds", "Age of the oldest message that is not published yet")?;
+        let unpublished_age = Gauge::new(
+            "workflow_outbox_oldest_seconds",
+            "Age of the oldest message that is not published yet and waits for no queue",
+        )?;
         let still = Gauge::new(
             "workflow_still_seconds",
             "Time since the last change of the workflow that stands still longest",

@@ -274,11 +274,12 @@ fn unavailable(error: &sqlx::Error) -> bool {
 /// Returns whether an error of this code may pass by itself.
 ///
 /// PostgreSQL's codes have five characters: lost connections (08), too few resources (53), shutdown and start (57),
-/// deadlocks and failed serialisation (40), lock timeouts (55P03), a standby (25006). SQLite's are numbers, whose low
+/// deadlocks and failed serialisation (40), lock timeouts (55P03), a standby (25006), a transaction that was idle for too
+/// long (25P03, 25P04). SQLite's are numbers, whose low
 /// byte is busy (5), locked (6), input or output (10), full (13) or cannot open (14).
 fn code_passes(code: &str) -> bool {
     if code.len() == 5 {
-        return ["08", "53", "57", "40"].contains(&&code[..2]) || ["55P03", "25006"].contains(&code);
+        return ["08", "53", "57", "40"].contains(&&code[..2]) || ["55P03", "25006", "25P03", "25P04"].contains(&code);
     }
     code.parse::<u32>().is_ok_and(|number| [5, 6, 10, 13, 14].contains(&(number & 0xff)))
 }

@@ -5,11 +5,10 @@
 //! ids, so several servers can work on one database. A report of one member of a group touches the rows of the workflow,
 //! the step and that member, however large the group is.
 //!
-//! In the order of a workflow's life: `definition` (its rows), `apply` and `cancel` (inputs), `load` and `save` (the rows of a
+//! In the order of a workflow's life: `definition` (its rows), `apply` (inputs), `load` and `save` (the rows of a
 //! transaction), `outbox` and `publishes` (what is to be published), `row` and `find` (reads), `ended` (retention).
 
 mod apply;
-mod cancel;
 mod definition;
 mod ended;
 mod find;
@@ -23,8 +22,8 @@ mod save;
 pub use self::{
     apply::{AppliedWorkflows, InputOutcome, WorkflowInput},
     definition::NewWorkflow,
-    find::{WorkflowCounts, WorkflowFilter},
-    outbox::WorkflowMessage,
+    find::{WorkflowCounts, WorkflowFilter, WorkflowSums},
+    outbox::{BlockedMessage, WorkflowMessage},
     publishes::{WorkflowPublish, WorkflowPublishes},
     row::{StoredStep, StoredWorkflow, StoredWorkflowJob},
 };

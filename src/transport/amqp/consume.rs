@@ -68,8 +68,9 @@ pub(crate) struct AmqpSession {
     before: VecDeque<Delivery>,
     /// The number of acks that may wait for a flush: half the prefetch, so that the broker can always deliver.
     batch: usize,
-    /// For a subscription, the exchange of events: its messages may name their topic by the routing key alone.
-    topics: Option<ShortString>,
+    /// For a subscription, the exchange of events: its messages may name their topic by the routing key alone. With the
+    /// size in bytes over which a payload is refused.
+    topics: Option<(ShortString, usize)>,
     /// A task that ends with the session.
     _task: Option<AbortOnDropHandle<()>>,
 }
@@ -155,8 +156,8 @@ impl AmqpSession {
     }
 
     /// Reads the topic of an event from its routing key, if the event has no `type`.
-    pub(super) fn with_topics(self, topics: ShortString) -> Self {
-        Self { topics: Some(topics), ..self }
+    pub(super) fn with_topics(self, topics: ShortString, payload_limit: usize) -> Self {
+        Self { topics: Some((topics, payload_limit)), ..self }
     }
 
     /// Tracks from now on which acks have arrived.
@@ -249,12 +250,14 @@ impl AmqpSession {
             Some(Ok(delivery)) => {
                 self.acks.delivered(delivery.delivery_tag);
                 let mut message = Message { properties: delivery.properties, body: delivery.data.into() };
-                if self.topics.as_ref().is_some_and(|topics| delivery.exchange == *topics) {
+                if let Some((topics, payload_limit)) = &self.topics
+                    && delivery.exchange == *topics
+                {
                     if message.job_name().is_none() {
                         // Copies come back under another routing key.
                         message.properties = std::mem::take(&mut message.properties).with_type(delivery.routing_key);
                     }
-                    message.adopt_cloud_event_id();
+                    message.adopt_cloud_event_id(*payload_limit);
                 }
                 Ok(Delivery { tag: delivery.delivery_tag, redelivered: delivery.redelivered, message })
             }

@@ -153,7 +153,7 @@ impl Amqp {
         let session = AmqpSession::open(Arc::clone(&up), &name, prefetch).await?;
         let mut session = session.with_proof_of_acks();
         if queue.is_subscription() {
-            session = session.with_topics(short(&self.setup.topology.topics()));
+            session = session.with_topics(short(&self.setup.topology.topics()), self.setup.config.payload_limit);
         }
         let is_verified = self.setup.mode == TopologyMode::Verify && !queue.is_each_process();
         if lane != Lane::Main || is_verified {

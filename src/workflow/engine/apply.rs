@@ -103,7 +103,7 @@ impl Snapshot {
         let state = self.edit();
         state.next_success += 1;
         state.compensable += u64::from(is_first);
-        if add.is_empty() {
+        if add.is_empty() && add.fault.is_none() {
             return;
         }
         if let Err(fault) = self.add_steps(name, add, actions) {

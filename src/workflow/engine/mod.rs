@@ -66,7 +66,7 @@ use crate::workflow::end::StepEnd;
 pub enum Input {
     /// The job of a step has ended. The first end of a life counts; later ones are [`Refusal::Late`].
     End(StepEnd),
-    /// Nothing starts from now on, until it is resumed.
+    /// Nothing starts from now on, except what an operator retries, until it is resumed.
     Pause,
     /// Steps start again.
     Resume,

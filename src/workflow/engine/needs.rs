@@ -79,7 +79,9 @@ impl Needs<'_> {
         if ended + 1 >= step.size {
             self.successors(name);
         }
-        if let StepOutcome::Completed { add, .. } = &end.outcome {
+        if let StepOutcome::Completed { add, .. } = &end.outcome
+            && add.check_added_by(name).is_ok()
+        {
             for (name, step) in add.iter() {
                 self.step(name);
                 step.before.iter().for_each(|before| self.step(before));

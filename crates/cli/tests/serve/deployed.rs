@@ -159,15 +159,7 @@ async fn with_the_definitions_each_user_is_refused_what_is_not_its_work() {
                 Publish("leveret.v1.events"),
             ],
         ),
-        (
-            "foreign",
-            &[
-                Publish("leveret.v1.delay.00.in"),
-                Publish("leveret.v1.events"),
-                Get("email"),
-                Declare("mine"),
-            ],
-        ),
+        ("foreign", &[Publish("leveret.v1.delay.00.in"), Publish("leveret.v1.events"), Get("email"), Declare("mine")]),
         ("scaler", &[Publish("leveret.v1.jobs"), Get("email"), Declare("mine"), Delete("email")]),
     ];
     for (user, requests) in refused {

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use leveret::{
     Broker, Error,
     backoff::Backoff,
@@ -10,6 +11,7 @@ use leveret::{
     reader::{Batch, QueueReader, Source},
     status_update::StatusUpdate,
     time::now_ms,
+    workflow::StepEnd,
 };
 use leveret_store::{DeadSource, NewDead, Store};
 use tokio::{sync::Mutex, task::JoinSet, time::sleep};
@@ -25,13 +27,17 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// Lets workflows go on after steps that have become dead letters.
+pub type ReportEnds = Arc<dyn Fn(Vec<StepEnd>) -> BoxFuture<'static, Result<(), leveret_store::Error>> + Send + Sync>;
+
 /// Ingests the dead letters of every queue in the catalogue and in `queues`, and unrouted messages, until `stop`. Several
-/// processes may ingest at the same time.
+/// processes may ingest at the same time. `report` gets the ends of steps before their dead letters are stored.
 ///
 /// ```no_run
 /// # async fn doc(broker: leveret::Broker, store: leveret_store::Store) -> Result<(), leveret::Error> {
+/// let report = std::sync::Arc::new(|_| -> futures_util::future::BoxFuture<'static, _> { Box::pin(async { Ok(()) }) });
 /// let (catalogue, stop) = (leveret::catalogue::Catalogue::follow(&broker), tokio_util::sync::CancellationToken::new());
-/// leveret_serve::dead::ingest::run(broker, store, catalogue, vec!["legacy".into()], stop).await
+/// leveret_serve::dead::ingest::run((broker, store, catalogue), vec!["legacy".into()], report, stop).await
 /// # }
 /// ```
 ///
@@ -39,10 +45,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 ///
 /// [`leveret::Error::Setting`] if a reader cannot be set up. It waits for an unreachable broker or store.
 pub async fn run(
-    broker: Broker,
-    store: Store,
-    catalogue: Catalogue,
+    (broker, store, catalogue): (Broker, Store, Catalogue),
     queues: Vec<String>,
+    report: ReportEnds,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     // A batch has several copies in memory while it is stored, so only one batch is stored at a time.
@@ -50,7 +55,7 @@ pub async fn run(
     let mut known = BTreeSet::new();
     let take = |source: Source| {
         let feed = QueueReader::new(&broker, source.clone(), AT_ONCE)?;
-        let store = (store.clone(), Arc::clone(&turn));
+        let store = (store.clone(), Arc::clone(&report), Arc::clone(&turn));
         Ok::<_, Error>(take(feed, store, catalogue.clone(), source, stop.clone()))
     };
     tasks.spawn(take(Source::Unrouted)?);
@@ -72,7 +77,7 @@ pub async fn run(
 
 async fn take(
     mut feed: QueueReader,
-    (store, turn): (Store, Arc<Mutex<()>>),
+    (store, report, turn): (Store, ReportEnds, Arc<Mutex<()>>),
     catalogue: Catalogue,
     source: Source,
     stop: CancellationToken,
@@ -80,7 +85,7 @@ async fn take(
     while let Some(batch) = stop.run_until_cancelled(feed.next(AT_ONCE.into())).await {
         let kept = async {
             let _turn = turn.lock().await;
-            keep(&store, &catalogue, &source, &batch).await;
+            keep((&store, &report), &catalogue, &source, &batch).await;
         };
         if stop.run_until_cancelled(kept).await.is_none() {
             break;
@@ -91,7 +96,7 @@ async fn take(
 }
 
 /// Returns once the batch is in the store.
-async fn keep(store: &Store, catalogue: &Catalogue, source: &Source, batch: &Batch) {
+async fn keep((store, report): (&Store, &ReportEnds), catalogue: &Catalogue, source: &Source, batch: &Batch) {
     let now = now_ms();
     let letters = batch.messages().iter().map(|taken| match source {
         Source::DeadLetters(queue) => letter::as_new(taken, DeadSource::Dead, queue),
@@ -104,9 +109,28 @@ async fn keep(store: &Store, catalogue: &Catalogue, source: &Source, batch: &Bat
         }
     });
     let letters: Vec<_> = letters.collect();
-    let messages = batch.messages().iter().map(leveret::reader::ReadMessage::message);
-    let deaths: Vec<_> = messages.zip(&letters).map(|(message, new)| letter::death(message, new, now)).collect();
+    let messages = || batch.messages().iter().map(leveret::reader::ReadMessage::message).zip(&letters);
+    let deaths: Vec<_> = messages().map(|(message, new)| letter::death(message, new, now)).collect();
+    let ends: Vec<_> = messages().filter_map(|(message, new)| letter::step_end(message, new, now)).collect();
+    report_ends(report, source, ends).await;
     commit(store, source, &letters, &deaths, now).await;
+}
+
+/// Tries until the store is reachable. An end that it refuses is left to an operator, who sees the dead letter.
+async fn report_ends(report: &ReportEnds, source: &Source, ends: Vec<StepEnd>) {
+    if ends.is_empty() {
+        return;
+    }
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    while let Err(error) = report(ends.clone()).await {
+        let is_passing = error.is_unavailable();
+        let error = leveret::text::error_chain(&error);
+        tracing::warn!(%source, error, "cannot end the steps of workflows that are dead letters");
+        if !is_passing {
+            return;
+        }
+        backoff.sleep().await;
+    }
 }
 
 /// Tries until the store has all letters. A refused batch is halved until the refused letter is alone.

@@ -6,6 +6,7 @@ use leveret::{
     reader::{RawMessage, ReadMessage, Unreadable},
     status_update::{StatusUpdate, Transition},
     time::{at_unix_ms, unix_ms},
+    workflow::{StepEnd, StepOutcome},
 };
 use leveret_store::{DeadLetter, DeadSource, DeadState, NewDead, StoredDeadLetter, fingerprint};
 
@@ -122,6 +123,22 @@ pub fn death(message: &RawMessage, letter: &NewDead, now: u64) -> Option<StatusU
         at: at_unix_ms(letter.failed_at.unwrap_or(now)),
         worker: None,
         transition: Transition::Dead { kind: letter.kind.clone(), error: letter.error.clone() },
+    })
+}
+
+/// The end of the step of a workflow that has become a dead letter. Its worker has reported it, unless the broker moved the
+/// message: the first report counts.
+#[must_use]
+pub fn step_end(message: &RawMessage, letter: &NewDead, now: u64) -> Option<StepEnd> {
+    Some(StepEnd {
+        of: message.step()?,
+        origin: message.origin(),
+        attempt: letter.attempt,
+        started_at: None,
+        at: at_unix_ms(letter.failed_at.unwrap_or(now)),
+        replayed_at: message.replayed_at(),
+        worker: None,
+        outcome: StepOutcome::failed(&letter.kind, &letter.error),
     })
 }
 

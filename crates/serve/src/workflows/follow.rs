@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use leveret::text::hex;
+use leveret_store::StoredWorkflow;
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout_at};
 
@@ -16,8 +17,13 @@ pub struct FollowingWorkflow {
     waiter: Waiter,
     id: String,
     last: Option<String>,
+    /// What its row had at the last look, and when that was.
+    seen: Option<(StoredWorkflow, Instant)>,
     ended: bool,
 }
+
+/// The longest time without a look at the steps. A worker that starts one changes no row of the workflow.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 impl WorkflowView {
     /// A version of the workflow's state: it changes with the state, and is the same for all servers on one store.
@@ -29,7 +35,7 @@ impl WorkflowView {
 }
 
 impl Services {
-    /// Waits until a workflow ends or waits for an operator, but not longer than `within`, and returns its state then.
+    /// Waits until a workflow ends, but not longer than `within`, and returns its state then.
     ///
     /// # Errors
     ///
@@ -57,7 +63,7 @@ impl Services {
         let workflow = self.workflow(id).await?;
         let ended = workflow.status.is_end() && last == Some(workflow.version().as_str());
         let last = last.map(str::to_owned);
-        Ok(FollowingWorkflow { services: self.clone(), waiter, id: id.to_owned(), last, ended })
+        Ok(FollowingWorkflow { services: self.clone(), waiter, id: id.to_owned(), last, seen: None, ended })
     }
 }
 
@@ -72,8 +78,9 @@ impl FollowingWorkflow {
     /// deleted, or when the server stops. Waits while the store is unreachable.
     pub async fn next(&mut self) -> Option<WorkflowView> {
         while !self.ended {
-            match self.services.workflow(&self.id).await {
-                Ok(workflow) => {
+            match self.look().await {
+                Ok(None) => {}
+                Ok(Some(workflow)) => {
                     self.ended = workflow.status.is_end();
                     let version = Some(workflow.version());
                     if version != self.last {
@@ -91,5 +98,17 @@ impl FollowingWorkflow {
             }
         }
         None
+    }
+
+    /// Reads the workflow, unless its row is as before.
+    async fn look(&mut self) -> Result<Option<WorkflowView>, Error> {
+        let row = self.services.known_workflow(&self.id).await?;
+        let is_seen = |(seen, at): &(StoredWorkflow, Instant)| *seen == row && at.elapsed() < LOOK_EVERY;
+        if self.seen.as_ref().is_some_and(is_seen) {
+            return Ok(None);
+        }
+        let workflow = self.services.workflow(&self.id).await?;
+        self.seen = Some((row, Instant::now()));
+        Ok(Some(workflow))
     }
 }

@@ -21,9 +21,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{dead::letter, services::Services};
 
 /// The greatest number of messages in one commit.
-const AT_ONCE: usize = 500;
-/// The prefetch. A definition may have 8 MiB.
-const PREFETCH: u16 = 500;
+const AT_ONCE: usize = PREFETCH as usize;
+/// The prefetch. A definition may have 8 MiB, so it bounds the memory to 256 MiB.
+const PREFETCH: u16 = 32;
+/// The tries after which an input that is alone counts as unreadable.
+const MOST_TRIES: u32 = 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -82,8 +84,9 @@ impl Services {
 
     /// Tries until the store has applied all inputs. A refused batch is halved until the refused input is alone.
     async fn keep_inputs(&self, inputs: Vec<(&ReadMessage, WorkflowInput)>) {
-        let (mut backoff, mut is_logged) = (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), false);
+        let (mut backoff, mut tries) = (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), 0);
         loop {
+            tries += 1;
             let error = match self.apply(inputs.iter().map(|(_, input)| input.clone()).collect()).await {
                 Ok(applied) => return self.log(&inputs, &applied.outcomes),
                 Err(error) => error,
@@ -94,13 +97,13 @@ impl Services {
                 Box::pin(self.keep_inputs(first)).await;
                 return Box::pin(self.keep_inputs(second)).await;
             }
-            if error.is_refusal()
-                && let [(message, _)] = inputs.as_slice()
-            {
+            // What cannot be read, such as the row of a newer server, must not hold up all others.
+            let is_final = error.is_refusal() || (!error.is_unavailable() && tries >= MOST_TRIES);
+            if is_final && let [(message, _)] = inputs.as_slice() {
                 let reason = leveret::text::error_chain(&error).to_string();
                 return self.keep_dead(&[self.dead(message, &reason)]).await;
             }
-            if !std::mem::replace(&mut is_logged, true) {
+            if tries == 1 {
                 let error = leveret::text::error_chain(&error);
                 tracing::warn!(error, "cannot store what happened to workflows: it waits in the broker");
             }

@@ -4,7 +4,10 @@ use std::time::SystemTime;
 
 use leveret::{
     time::{now_ms, unix_ms},
-    workflow::engine::{Input, Refusal, Which},
+    workflow::{
+        StepEnd,
+        engine::{Input, Refusal, Which},
+    },
 };
 use leveret_store::{
     AppliedWorkflows, AuditStamp, IdempotencyClaim, IdempotencyRequest, InputOutcome, NewWorkflow, StoredWorkflow,
@@ -94,8 +97,9 @@ impl Services {
                 IdempotencyClaim::Other => return Err(Error::KeyReused),
             }
         }
-        let id = new.id().to_owned();
-        let applied = self.apply(vec![WorkflowInput::Start(Box::new(new))]).await?;
+        let (id, services) = (new.id().to_owned(), self.clone());
+        let start = vec![WorkflowInput::Start(Box::new(new))];
+        let applied = run_detached(async move { services.apply(start).await }).await?;
         let result = match applied.outcomes.first() {
             Some(InputOutcome::Conflict) => Err(Error::Different { id }),
             _ => Ok(id),
@@ -144,6 +148,15 @@ impl Services {
         found.ok_or_else(|| Error::NotFound { id: id.to_owned() })
     }
 
+    /// Ends steps that no worker reports, because the broker made them dead letters.
+    pub(crate) async fn end_steps(&self, ends: Vec<StepEnd>) -> Result<(), leveret_store::Error> {
+        let inputs = ends.into_iter().map(|end| {
+            let workflow = end.of.workflow.clone();
+            WorkflowInput::Input { workflow, input: Box::new(Input::End(end)) }
+        });
+        self.apply(inputs.collect()).await.map(drop)
+    }
+
     /// Applies inputs, and lets what follows be published: by the server, or by this process at once.
     pub(super) async fn apply(&self, inputs: Vec<WorkflowInput>) -> Result<AppliedWorkflows, leveret_store::Error> {
         let mut applied = self.store.apply_workflows(inputs, now_ms()).await?;
@@ -156,6 +169,14 @@ impl Services {
                 error = failure.error.as_str(),
                 "a job that compensates a workflow has failed: the workflow waits for an operator"
             );
+        }
+        if !applied.superseded.is_empty() {
+            // A replay of an old letter would run a job whose end does not count any more.
+            let by = AuditStamp { actor: "workflows", at: now_ms() };
+            if let Err(error) = self.store.purge_superseded(&applied.superseded, by).await {
+                let error = leveret::text::error_chain(&error);
+                tracing::warn!(error, "cannot purge the dead letters of jobs that run again");
+            }
         }
         let messages = std::mem::take(&mut applied.messages);
         self.hand_over(messages).await;

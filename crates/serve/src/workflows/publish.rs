@@ -1,6 +1,7 @@
 //! Publishes what the store decided: the jobs of steps, and cancellations. Each message is deleted after the confirm.
 
 use std::{
+    collections::BTreeSet,
     future::IntoFuture,
     time::{Duration, SystemTime},
 };
@@ -8,10 +9,10 @@ use std::{
 use futures_util::{StreamExt, stream};
 use leveret::{
     NewJob, PublishError,
-    time::{at_unix_ms, now_ms},
+    time::{at_unix_ms, millis, now_ms},
     workflow::{StepEnd, StepOutcome, cancel_id, engine::Input},
 };
-use leveret_store::{WorkflowInput, WorkflowMessage, WorkflowPublish, WorkflowPublishes};
+use leveret_store::{BlockedMessage, WorkflowInput, WorkflowMessage, WorkflowPublish, WorkflowPublishes};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
@@ -34,6 +35,10 @@ const MOST_UNFLUSHED: usize = 1_000;
 /// The pauses before a message is published again that could not be.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The pause of a message whose queue does not exist, while another message tries that queue.
+const LONG_PAUSE: Duration = Duration::from_secs(60);
+/// A lease must outlast a publish by this much, for clocks that differ.
+const MARGIN: Duration = Duration::from_secs(10);
 
 /// The fate of a message.
 enum Fate {
@@ -41,8 +46,8 @@ enum Fate {
     Published(u32),
     /// It is published later, for this reason; with the queue that does not exist.
     Later(Option<String>, String),
-    /// This many jobs are published, and the next one never can be: its end.
-    Never(u32, Box<StepEnd>),
+    /// This many jobs are published, and the next ones never will be: their ends.
+    Ended(u32, Vec<StepEnd>),
 }
 
 impl Services {
@@ -52,6 +57,10 @@ impl Services {
             return;
         }
         let Some(sender) = self.workflow_messages.sender() else {
+            // A program that has not read the catalogue knows no queues and no lanes: a server publishes.
+            if self.prepared().await.is_err() {
+                return;
+            }
             let published = self.publish_messages(messages).await;
             self.note_published(&published).await;
             return;
@@ -97,7 +106,12 @@ impl Services {
     async fn publish_messages(&self, messages: Vec<WorkflowMessage>) -> Vec<(WorkflowMessage, u32)> {
         let (mut open, mut published) = (messages, Vec::new());
         while !open.is_empty() {
-            let contents = match self.store.workflow_publishes(&open, PAGE).await {
+            let contents = async {
+                let leased = self.still_leased(open).await?;
+                let contents = self.store.workflow_publishes(&leased, PAGE).await?;
+                Ok::<_, leveret_store::Error>(leased.into_iter().zip(contents))
+            };
+            let contents = match contents.await {
                 Ok(contents) => contents,
                 Err(error) => {
                     // The messages are taken again after their lease.
@@ -105,26 +119,36 @@ impl Services {
                     break;
                 }
             };
-            let fates = open.into_iter().zip(contents).map(|(message, content)| async move {
+            let fates = contents.map(|(message, content)| async move {
                 let fate = self.publish_one(&message, content).await;
                 (message, fate)
             });
             let fates: Vec<_> = stream::iter(fates.collect::<Vec<_>>()).buffered(AT_ONCE).collect().await;
-            open = Vec::new();
-            for (message, fate) in fates {
-                match self.note_fate(message, fate).await {
-                    Noted::Done(message, jobs) => published.push((message, jobs)),
-                    Noted::More(message) => open.push(message),
-                    Noted::Later => {}
-                }
-            }
+            open = self.note_fates(fates, &mut published).await;
         }
         published
+    }
+
+    /// Returns the messages that no other server can have taken: after a long wait here, a lease may be over.
+    async fn still_leased(&self, messages: Vec<WorkflowMessage>) -> Result<Vec<WorkflowMessage>, leveret_store::Error> {
+        let (now, timeout) = (now_ms(), self.broker.config().publish_timeout);
+        let enough = now.saturating_add(millis(timeout + MARGIN));
+        let (mut leased, old): (Vec<_>, Vec<_>) =
+            messages.into_iter().partition(|message| message.leased_until >= enough);
+        if !old.is_empty() {
+            leased.extend(self.store.renew_workflow_messages(old, now, 2 * (timeout + MARGIN)).await?);
+        }
+        Ok(leased)
     }
 
     async fn publish_one(&self, message: &WorkflowMessage, content: WorkflowPublishes) -> Fate {
         match content {
             WorkflowPublishes::Nothing => Fate::Published(message.jobs()),
+            WorkflowPublishes::Ends(ends) => Fate::Ended(0, ends),
+            WorkflowPublishes::Unreadable(reason) => {
+                tracing::error!(error = reason, "cannot read a step that is to be published, retrying");
+                Fate::Later(None, reason)
+            }
             WorkflowPublishes::Cancel(id) => match self.publisher.cancel(cancel_id(&id)).await {
                 Ok(()) => Fate::Published(1),
                 Err(error) => Fate::Later(None, error.to_string()),
@@ -136,16 +160,19 @@ impl Services {
     async fn publish_jobs(&self, message: &WorkflowMessage, jobs: Vec<WorkflowPublish>) -> Fate {
         let decided_at = at_unix_ms(message.created_at);
         let publishes = jobs.into_iter().map(|publish| async move {
-            let WorkflowPublish { job, queue, end } = publish;
+            let WorkflowPublish { job, queue, is_cancelled, end } = publish;
             let queue = queue.or_else(|| self.catalogue.find(job.name()).map(|entry| entry.queue.clone()));
             let Some(queue) = queue else {
+                if is_cancelled {
+                    return Err(Fate::Ended(0, vec![*end]));
+                }
                 let reason = format!("no worker has announced job {:?}, and the step names no queue", job.name());
                 return Err(Fate::Later(Some(format!("of job {}", job.name())), reason));
             };
             let lanes = self.catalogue.has_lanes(job.name(), &queue);
             let job = job.queue(queue);
             let job = if lanes { job.lanes() } else { job };
-            self.send(job, decided_at).await.map_err(|error| fate(&error, end))
+            self.send(job, decided_at).await.map_err(|error| fate(&error, *end, is_cancelled))
         });
         let window = usize::from(self.broker.config().publish_window.get());
         let results: Vec<_> = stream::iter(publishes.collect::<Vec<_>>()).buffered(window).collect().await;
@@ -154,7 +181,7 @@ impl Services {
         let confirmed = u32::try_from(confirmed).unwrap_or(u32::MAX);
         match results.into_iter().find_map(Result::err) {
             None => Fate::Published(u32::try_from(count).unwrap_or(u32::MAX)),
-            Some(Fate::Never(_, end)) => Fate::Never(confirmed, end),
+            Some(Fate::Ended(_, ends)) => Fate::Ended(confirmed, ends),
             Some(later) if confirmed == 0 => later,
             // The rest is retried at once, and fails for itself.
             Some(_) => Fate::Published(confirmed),
@@ -167,61 +194,80 @@ impl Services {
         self.publisher.publish(job).into_future().await.map(drop)
     }
 
-    async fn note_fate(&self, message: WorkflowMessage, fate: Fate) -> Noted {
-        match fate {
-            Fate::Published(jobs) if jobs >= message.jobs() => Noted::Done(message, jobs),
-            Fate::Published(jobs) => self.go_on(message, jobs).await,
-            Fate::Later(queue, reason) => {
-                tracing::debug!(queue, error = reason.as_str(), "a step cannot be published yet");
-                let pause = FIRST_PAUSE.saturating_mul(1 << message.attempts.min(10)).min(LONGEST_PAUSE);
-                let due_at = now_ms().saturating_add(leveret::time::millis(pause));
-                let noted = self.store.workflow_blocked(&message, queue.as_deref(), &reason, due_at).await;
-                if let Err(error) = noted {
-                    tracing::warn!(error = leveret::text::error_chain(&error), "cannot record that a step waits");
+    /// Records the fates of messages. Returns those of which jobs are left.
+    async fn note_fates(
+        &self,
+        fates: Vec<(WorkflowMessage, Fate)>,
+        published: &mut Vec<(WorkflowMessage, u32)>,
+    ) -> Vec<WorkflowMessage> {
+        let (mut open, mut pages, mut blocked) = (Vec::new(), Vec::new(), Vec::new());
+        for (message, fate) in fates {
+            let jobs = match fate {
+                Fate::Published(jobs) => jobs,
+                Fate::Ended(jobs, ends) => match self.end(&ends).await {
+                    Ok(()) => jobs + u32::try_from(ends.len()).unwrap_or(u32::MAX),
+                    // The message is taken again after its lease.
+                    Err(_) => continue,
+                },
+                Fate::Later(queue, error) => {
+                    blocked.push(BlockedMessage { message, queue, error, due_at: 0 });
+                    continue;
                 }
-                Noted::Later
+            };
+            if jobs >= message.jobs() {
+                published.push((message, jobs));
+            } else if jobs == 0 {
+                open.push(message);
+            } else {
+                pages.push((message, jobs));
             }
-            Fate::Never(jobs, end) => self.fail(message, jobs, *end).await,
+        }
+        self.note_published(&pages).await;
+        // Those that were not confirmed may have been published all the same.
+        let rest = |(message, jobs): (WorkflowMessage, u32)| {
+            let attempts = message.attempts.max(1);
+            WorkflowMessage { attempts, blocked_queue: None, ..message.without_first(jobs) }
+        };
+        open.extend(pages.into_iter().map(rest));
+        self.note_blocked(blocked).await;
+        open
+    }
+
+    /// Lets messages be tried again later. Of those that wait for the same queue, the first one tries it often.
+    async fn note_blocked(&self, mut blocked: Vec<BlockedMessage>) {
+        let (mut tried, now) = (BTreeSet::new(), now_ms());
+        for BlockedMessage { message, queue, error, due_at } in &mut blocked {
+            tracing::debug!(queue, error, "a step cannot be published yet");
+            let is_first = queue.as_ref().is_none_or(|queue| tried.insert(queue.clone()));
+            let pause = FIRST_PAUSE.saturating_mul(1 << message.attempts.min(10)).min(LONGEST_PAUSE);
+            *due_at = now.saturating_add(millis(if is_first { pause } else { LONG_PAUSE }));
+        }
+        if let Err(error) = self.store.workflows_blocked(&blocked).await {
+            tracing::warn!(error = leveret::text::error_chain(&error), "cannot record that steps wait");
         }
     }
 
-    /// Ends a step whose job can never be published, and goes on with the jobs after it.
-    async fn fail(&self, message: WorkflowMessage, jobs: u32, end: StepEnd) -> Noted {
-        if let StepOutcome::Failed { error, .. } = &end.outcome {
-            tracing::error!(job_id = %end.of, error, "a step can never be published: it has failed");
-        }
-        let (workflow, input) = (end.of.workflow.clone(), Box::new(Input::End(end)));
-        let applied = Box::pin(self.apply(vec![WorkflowInput::Input { workflow, input }])).await;
-        match applied {
-            Ok(_) if jobs + 1 >= message.jobs() => Noted::Done(message, jobs + 1),
-            Ok(_) => self.go_on(message, jobs + 1).await,
-            // The message is taken again after its lease.
-            Err(_) => Noted::Later,
-        }
-    }
-
-    /// Records a page of a group, and returns the rest.
-    async fn go_on(&self, message: WorkflowMessage, jobs: u32) -> Noted {
-        let page = [(message, jobs)];
-        self.note_published(&page).await;
-        let [(message, jobs)] = page;
-        Noted::More(message.without_first(jobs))
+    /// Ends jobs of one workflow that are not published.
+    async fn end(&self, ends: &[StepEnd]) -> Result<(), leveret_store::Error> {
+        let inputs = ends.iter().map(|end| {
+            if let StepOutcome::Failed { error, .. } = &end.outcome {
+                tracing::error!(job_id = %end.of, error, "a step can never be published: it has failed");
+            }
+            let end = StepEnd { at: SystemTime::now(), ..end.clone() };
+            WorkflowInput::Input { workflow: end.of.workflow.clone(), input: Box::new(Input::End(end)) }
+        });
+        Box::pin(self.apply(inputs.collect())).await.map(drop)
     }
 }
 
-enum Noted {
-    Done(WorkflowMessage, u32),
-    More(WorkflowMessage),
-    Later,
-}
-
-fn fate(error: &PublishError, mut end: Box<StepEnd>) -> Fate {
+fn fate(error: &PublishError, mut end: StepEnd, is_cancelled: bool) -> Fate {
     let reason = error.to_string();
     match error {
+        PublishError::Unroutable { .. } if is_cancelled => Fate::Ended(0, vec![end]),
         PublishError::Unroutable { queue } => Fate::Later(Some(queue.clone()), reason),
         PublishError::Invalid { .. } | PublishError::TooLarge { .. } | PublishError::Encode { .. } => {
-            (end.at, end.outcome) = (SystemTime::now(), StepOutcome::failed("permanent", &reason));
-            Fate::Never(0, end)
+            end.outcome = StepOutcome::failed("permanent", &reason);
+            Fate::Ended(0, vec![end])
         }
         _ => Fate::Later(None, reason),
     }

@@ -6,7 +6,7 @@ use leveret::{Error, time::now_ms, workflow::engine::Input};
 use leveret_store::WorkflowInput;
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +30,7 @@ pub(crate) async fn run(services: Services, stop: CancellationToken) -> Result<(
     let result = tokio::select! {
         result = ingest::ingest(&services, &stop) => result,
         () = look(&services) => Ok(()),
+        () = count(&services) => Ok(()),
     };
     drop(sender);
     // It ends once all messages that it has are published, and panics only if it is aborted.
@@ -39,19 +40,14 @@ pub(crate) async fn run(services: Services, stop: CancellationToken) -> Result<(
 
 /// Takes over messages whose lease is over, and passes deadlines. It runs until it is dropped.
 async fn look(services: &Services) {
-    let (mut due, mut counted, mut is_logged) = (interval(LOOK_EVERY), None, false);
+    let (mut due, mut is_logged) = (interval(LOOK_EVERY), false);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         due.tick().await;
         let looked = async {
             let messages = services.store.due_workflow_messages(now_ms(), AT_ONCE).await?;
             services.hand_over(messages).await;
-            pass_deadlines(services).await?;
-            if counted.is_none_or(|counted: Instant| counted.elapsed() >= COUNT_EVERY) {
-                counted = Some(Instant::now());
-                services.workflow_metrics.set(&services.store.count_workflows().await?, now_ms());
-            }
-            Ok::<_, leveret_store::Error>(())
+            pass_deadlines(services).await
         };
         match looked.await {
             Ok(()) => is_logged = false,
@@ -64,12 +60,37 @@ async fn look(services: &Services) {
     }
 }
 
+/// Counts workflows for the metrics. It runs until it is dropped.
+async fn count(services: &Services) {
+    let mut due = interval(COUNT_EVERY);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        match services.store.count_workflows().await {
+            Ok(counts) => services.workflow_metrics.set(&counts, now_ms()),
+            Err(error) => tracing::debug!(error = leveret::text::error_chain(&error), "cannot count workflows"),
+        }
+    }
+}
+
 async fn pass_deadlines(services: &Services) -> Result<(), leveret_store::Error> {
     let overdue = services.store.overdue_workflows(now_ms(), AT_ONCE).await?;
     if overdue.is_empty() {
         return Ok(());
     }
     let passed = |id: &String| WorkflowInput::Input { workflow: id.clone(), input: Box::new(Input::DeadlinePassed) };
-    services.apply(overdue.iter().map(passed).collect()).await?;
+    match services.apply(overdue.iter().map(passed).collect()).await {
+        Ok(_) => {}
+        Err(error) if error.is_unavailable() => return Err(error),
+        // One that cannot be changed must not hold up the others.
+        Err(_) => {
+            for id in &overdue {
+                if let Err(error) = services.apply(vec![passed(id)]).await {
+                    let error = leveret::text::error_chain(&error);
+                    tracing::error!(workflow_id = id.as_str(), error, "a workflow does not end at its deadline");
+                }
+            }
+        }
+    }
     services.store.workflow_deadlines_handled(&overdue).await
 }

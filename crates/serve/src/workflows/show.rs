@@ -7,12 +7,15 @@ use leveret_store::{Cursor, JobState, Page, StoredStep, StoredWorkflow, Workflow
 
 use super::{
     error::Error,
+    status::{StepStatus, WorkflowStatus},
     view::{JobResult, StepView, Steps, WorkflowProgress, WorkflowView},
 };
 use crate::services::Services;
 
 /// The most steps of one response.
 pub const MOST_STEPS: u32 = 1_000;
+/// The most queues whose consumers are asked for.
+const MOST_QUEUES: usize = 20;
 /// The jobs of a group whose status is asked for.
 const MOST_ASKED: u32 = 20;
 
@@ -28,15 +31,42 @@ impl Services {
         let jobs: BTreeMap<_, _> = jobs.into_iter().map(|job| (job.step, job)).collect();
         let steps = self.store.workflow_steps(&workflow, 0, MOST_STEPS).await?;
         let started = self.started(&workflow, &steps).await?;
-        let (mut shown, mut progress) = (Vec::with_capacity(steps.len()), WorkflowProgress::default());
+        let (mut shown, sums) = (Vec::with_capacity(steps.len()), self.store.workflow_sums(&workflow).await?);
         for step in steps {
             let (name, position) = (step.state.name.clone(), i64::from(step.position));
             let is_started = started.contains(&name);
-            let view = StepView::new(&workflow, step, jobs.get(&position), is_started);
-            progress.add(view.progress);
-            shown.push((name, view));
+            shown.push((name, StepView::new(&workflow, step, jobs.get(&position), is_started)));
         }
-        Ok(WorkflowView { progress: Some(progress), steps: Some(Steps(shown)), ..WorkflowView::new(&workflow) })
+        let progress = WorkflowProgress::of(&workflow, sums);
+        let mut view = WorkflowView { progress: Some(progress), ..WorkflowView::new(&workflow) };
+        self.show_consumers(&mut view, &mut shown).await;
+        view.steps = Some(Steps(shown));
+        Ok(view)
+    }
+
+    /// Shows steps that wait for a queue without a consumer, and the workflow if all that it has started does.
+    async fn show_consumers(&self, workflow: &mut WorkflowView, steps: &mut [(String, StepView)]) {
+        let is_pending = |step: &StepView| step.status == StepStatus::Pending && step.waiting_for.is_none();
+        let queue = |step: &StepView| {
+            step.queue.clone().or_else(|| self.catalogue.find(&step.job).map(|entry| entry.queue.clone()))
+        };
+        let pending = steps.iter().filter(|(_, step)| is_pending(step));
+        let queues: BTreeSet<_> = pending.filter_map(|(_, step)| queue(step)).take(MOST_QUEUES).collect();
+        let without = self.consumers.without(&self.broker, queues).await;
+        for (_, step) in steps.iter_mut().filter(|(_, step)| is_pending(step)) {
+            if let Some(queue) = queue(step).filter(|queue| without.contains(queue)) {
+                (step.status, step.waiting_for) = (StepStatus::Waiting, Some(queue));
+            }
+        }
+        let is_open = |step: &StepView| matches!(step.status, StepStatus::Pending | StepStatus::Running);
+        let waits_for = steps.iter().find_map(|(_, step)| step.waiting_for.clone());
+        if workflow.status == WorkflowStatus::Running
+            && !steps.iter().any(|(_, step)| is_open(step))
+            && waits_for.is_some()
+        {
+            workflow.status = WorkflowStatus::Waiting;
+            (workflow.waiting_for, workflow.queue) = (Some("queue".to_owned()), waits_for);
+        }
     }
 
     /// Returns the names of the steps of which a worker has a job, by their status updates. Of a group, the first jobs count.

@@ -11,22 +11,24 @@ use crate::{
 };
 
 impl Services {
-    /// Reads a definition, and checks it with its jobs and their payloads. A job without a queue gets that of the catalogue;
-    /// a queue that is named may not exist yet.
+    /// Reads a definition, and checks it with its jobs and their payloads. The catalogue must know the queue of a job
+    /// without one; a queue that is named may not exist yet.
     pub(super) fn read_workflow(&self, text: &str) -> Result<Workflow, Error> {
         let invalid = |field_errors| Error::Invalid { field_errors };
         let repeated = repeated(text);
         if !repeated.is_empty() {
             return Err(invalid(repeated));
         }
-        let mut workflow: Workflow = serde_json::from_str(text).map_err(|error| {
+        let workflow: Workflow = serde_json::from_str(text).map_err(|error| {
             let place = format!("line {} column {}", error.line(), error.column());
             invalid(vec![FieldError::new("", shortened(&error.to_string(), &place))])
         })?;
-        workflow.fill_queues(|job| self.catalogue.find(job).map(|entry| entry.queue.clone()));
-        let mut field_errors: Vec<_> = workflow.check().err().map(|error| field_error(&error)).into_iter().collect();
+        // What is kept names no queue that it was not given: the same text is the same workflow after a job has moved.
+        let mut filled = workflow.clone();
+        filled.fill_queues(|job| self.catalogue.find(job).map(|entry| entry.queue.clone()));
+        let mut field_errors: Vec<_> = filled.check().err().map(|error| field_error(&error)).into_iter().collect();
         let mut budget = CheckBudget::default();
-        for (name, step) in workflow.step_list().iter() {
+        for (name, step) in filled.step_list().iter() {
             let place = format!("/steps/{}", escaped(name));
             let is_group = step.group_size().is_some();
             for (member, job) in step.jobs().enumerate() {
@@ -40,7 +42,7 @@ impl Services {
                 field_errors.extend(self.check_job(job, &format!("{place}/compensate"), "/payload", &mut budget));
             }
         }
-        if let Some(job) = workflow.failure_job() {
+        if let Some(job) = filled.failure_job() {
             field_errors.extend(self.check_job(job, "/on_failure", "/payload", &mut budget));
         }
         if field_errors.is_empty() { Ok(workflow) } else { Err(invalid(field_errors)) }

@@ -6,7 +6,7 @@ use leveret::workflow::{
     StepRef,
     engine::{Failure, MemberEnd, Status, StepPhase, Undo, Waiting},
 };
-use leveret_store::{StoredStep, StoredWorkflow, StoredWorkflowJob, time::to_rfc3339};
+use leveret_store::{StoredStep, StoredWorkflow, StoredWorkflowJob, WorkflowSums, time::to_rfc3339};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -34,13 +34,18 @@ pub struct WorkflowProgress {
 }
 
 impl WorkflowProgress {
-    pub(super) fn add(&mut self, other: Self) {
-        self.total += other.total;
-        self.done += other.done;
-        self.failed += other.failed;
-        self.running += other.running;
-        self.waiting += other.waiting;
-        self.skipped += other.skipped;
+    pub(super) fn of(workflow: &StoredWorkflow, sums: WorkflowSums) -> Self {
+        // What has not run by the end of the workflow does not run any more.
+        let has_ended = workflow.status().is_end();
+        let open = |jobs: u64| if has_ended { 0 } else { jobs };
+        Self {
+            total: sums.total,
+            done: sums.completed,
+            failed: sums.failed,
+            running: open(sums.running),
+            waiting: open(sums.waiting),
+            skipped: sums.skipped,
+        }
     }
 }
 
@@ -57,7 +62,7 @@ pub struct WorkflowView {
     /// The cause of the wait: `queue`, `operator` or `pause`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
-    /// The queue that it waits for, which does not exist.
+    /// The queue that it waits for, which does not exist or has no consumer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
     /// The id of the job that has failed, or the workflow's own id.
@@ -132,10 +137,10 @@ pub struct StepView {
     pub progress: WorkflowProgress,
     /// The ids of its jobs: of a group, the first 100.
     pub task_ids: Vec<String>,
-    /// The queue that its jobs wait for, which does not exist.
+    /// The queue that its jobs wait for, which does not exist or has no consumer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
-    /// The time at which its jobs were published.
+    /// The time at which it was decided to publish its jobs.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     pub published_at: Option<String>,
@@ -156,7 +161,7 @@ pub struct StepView {
     /// The error of its job. Not of a group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// The result of its job. Not of a group.
+    /// The result of its job. Not of a group, and of all steps only the first MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
     /// The size in bytes of a result that was too large to keep.

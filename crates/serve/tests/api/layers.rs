@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "time",
     "json",
     "detached",
@@ -16,6 +16,7 @@ const ORDER: [&str; 18] = [
     "dead",
     "workflow_metrics",
     "publisher_task",
+    "consumers",
     "services",
     "jobs",
     "workflows",

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use leveret::{Broker, catalogue::Catalogue, testing};
 use leveret_harness::eventually;
+use leveret_serve::dead::ingest;
 use leveret_store::{DeadSource, JobState};
 
-use crate::stage::{Charge, Stage};
+use crate::stage::{Charge, Stage, no_steps};
 
 #[tokio::test]
 async fn a_dead_letter_is_in_the_store_and_no_longer_in_the_broker() {
@@ -65,8 +66,7 @@ async fn queues_that_no_worker_announced_can_be_named() {
     let (no_jobs, stop) = (Catalogue::follow(&Broker::memory()), tokio_util::sync::CancellationToken::new());
     stage.kill([1]).await;
     let queues = vec!["money".to_owned()];
-    let run =
-        leveret_serve::dead::ingest::run(stage.broker.clone(), stage.store.clone(), no_jobs, queues, stop.clone());
+    let run = ingest::run((stage.broker.clone(), stage.store.clone(), no_jobs), queues, no_steps(), stop.clone());
     let task = tokio::spawn(run);
     stage.until_dead(1).await;
     stop.cancel();

@@ -125,7 +125,7 @@ impl Stage {
     pub(crate) fn ingest(&self) -> Ingest {
         let stop = CancellationToken::new();
         let (broker, store, catalogue) = (self.broker.clone(), self.store.clone(), self.catalogue.clone());
-        let task = tokio::spawn(ingest::run(broker, store, catalogue, Vec::new(), stop.clone()));
+        let task = tokio::spawn(ingest::run((broker, store, catalogue), Vec::new(), no_steps(), stop.clone()));
         Ingest { stop, task }
     }
 
@@ -158,6 +158,11 @@ impl Stage {
             }
         })
     }
+}
+
+/// For dead letters of which none is a step of a workflow.
+pub(crate) fn no_steps() -> ingest::ReportEnds {
+    Arc::new(|ends| panic!("no workflow runs: {ends:?}"))
 }
 
 /// A running ingest task.

@@ -30,6 +30,7 @@ CREATE INDEX leveret_workflows_status ON leveret_workflows (status, created_at, 
 CREATE INDEX leveret_workflows_deadline ON leveret_workflows (deadline_due)
     WHERE deadline_due IS NOT NULL AND ended_at IS NULL;
 CREATE INDEX leveret_workflows_ended ON leveret_workflows (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX leveret_workflows_open ON leveret_workflows (updated_at) WHERE ended_at IS NULL;
 
 -- Steps, in the order in which they were defined.
 CREATE TABLE leveret_workflow_steps (
@@ -97,8 +98,12 @@ CREATE TABLE leveret_workflow_outbox (
     -- The time from which any server may publish it. A server that works on it sets it ahead.
     due_at BIGINT NOT NULL,
     attempts BIGINT NOT NULL,
+    -- The queue that did not exist at the last attempt.
     blocked_queue TEXT,
+    -- The reason why it waits, while no server works on it.
     error TEXT
 );
 CREATE INDEX leveret_workflow_outbox_due ON leveret_workflow_outbox (due_at, id);
 CREATE INDEX leveret_workflow_outbox_workflow ON leveret_workflow_outbox (workflow);
+CREATE INDEX leveret_workflow_outbox_blocked ON leveret_workflow_outbox (blocked_queue, id)
+    WHERE blocked_queue IS NOT NULL;

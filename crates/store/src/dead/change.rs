@@ -1,8 +1,10 @@
 //! Edits, purges and restores dead letters. Each change is written to the history and to the audit log.
 
+use std::collections::HashMap;
+
 use leveret_sql::{
     Result,
-    db::{Arg, Sql, TimedConnection},
+    db::{Arg, Sql, TimedConnection, text_list},
 };
 use serde_json::json;
 
@@ -106,6 +108,35 @@ impl Store {
     /// [`Error::Database`](crate::Error::Database).
     pub async fn purge(&self, selection: &Selection, by: AuditStamp<'_>) -> Result<u64> {
         self.decide("purge", selection, &PURGE, by).await
+    }
+
+    /// Purges the dead letters of jobs that began another life: for each id, those with fewer copies. Returns how many.
+    ///
+    /// ```
+    /// # async fn doc(store: leveret_store::Store) -> leveret_store::Result<()> {
+    /// let by = leveret_store::AuditStamp { actor: "anna", at: 1_800_000_000_000 };
+    /// store.purge_superseded(&[("order-17:charge".to_owned(), 1_000_000)], by).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn purge_superseded(&self, jobs: &[(String, u64)], by: AuditStamp<'_>) -> Result<u64> {
+        let copies: HashMap<_, _> = jobs.iter().map(|(id, copies)| (id.as_str(), *copies)).collect();
+        let text = format!(
+            "SELECT id, job_id, hop FROM leveret_dead WHERE state = 'dead' AND job_id IN {}",
+            self.dialect().list("$1")
+        );
+        let ids = text_list(jobs.iter().map(|(id, _)| id.as_str()));
+        let mut superseded = Vec::new();
+        for row in Sql::new(text).arg(ids).slow().rows(&mut self.reader().await?).await? {
+            let (job, hop): (String, u64) = (row.try_get("job_id")?, row.number("hop")?);
+            if copies.get(job.as_str()).is_some_and(|copies| hop < *copies) {
+                superseded.push(row.try_get("id")?);
+            }
+        }
+        if superseded.is_empty() { Ok(0) } else { self.purge(&Selection::Ids(superseded), by).await }
     }
 
     /// Restores purged dead letters, and returns how many.

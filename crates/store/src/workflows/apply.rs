@@ -1,12 +1,12 @@
 //! Applies inputs: what happens to workflows, in one transaction with what follows from it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use leveret::{
     names,
     time::unix_ms,
     workflow::{
-        RESULT_LIMIT, Role, StepEnd, StepOutcome,
+        HOPS_PER_LIFE, RESULT_LIMIT, Role, StepEnd, StepOutcome, StepRef,
         engine::{Action, ApplyError, Failure, Input, Load, Refusal, Snapshot, Status},
     },
 };
@@ -16,7 +16,6 @@ use leveret_sql::{
 };
 
 use super::{
-    cancel,
     definition::{NewStep, NewWorkflow, insert_steps, insert_workflows},
     load, outbox,
     outbox::WorkflowMessage,
@@ -67,6 +66,8 @@ pub struct AppliedWorkflows {
     pub ended: Vec<(String, Status)>,
     /// The ids of the workflows of which a job that undoes has failed.
     pub alarms: Vec<(String, Failure)>,
+    /// The ids of jobs that begin another life, with the number of copies from which on a dead letter is of that life.
+    pub superseded: Vec<(String, u64)>,
 }
 
 /// The end of a job, as far as the engine does not keep it.
@@ -90,17 +91,15 @@ pub(super) struct Work {
     pub(super) snapshot: Snapshot,
     /// The positions of the steps that are in memory, by name.
     pub(super) positions: HashMap<String, i64>,
-    /// The position of the next step that is added.
-    pub(super) next_position: i64,
+    /// The position of the next step that is added, once it is known.
+    pub(super) next_position: Option<i64>,
     pub(super) ends: HashMap<(String, Role, u32), JobEnd>,
     pub(super) actions: Vec<Action>,
     pub(super) is_changed: bool,
     /// Other definitions under its id that are not counted in its row yet.
     pub(super) conflicts: u32,
-    /// The inputs, with their places among the outcomes. An input that follows from the cancellation itself has none.
-    pub(super) inputs: VecDeque<(Option<usize>, WorkflowInput)>,
-    /// The actions among which a cancellation was looked for.
-    pub(super) seen_actions: usize,
+    /// The inputs, with their places among the outcomes.
+    pub(super) inputs: VecDeque<(usize, WorkflowInput)>,
 }
 
 impl Store {
@@ -151,6 +150,7 @@ impl Store {
         tx.commit().await?;
         for work in works.into_iter().filter(|work| work.is_changed) {
             let id = &work.snapshot.workflow().id;
+            applied.superseded.extend(work.actions.iter().flat_map(|action| work.superseded(action)));
             applied.changed.push(id.clone());
             for action in work.actions {
                 match action {
@@ -217,13 +217,12 @@ async fn begin(
             key,
             digest: new.digest.clone(),
             positions: steps.iter().map(|step| (step.state.name.clone(), step.position)).collect(),
-            next_position: steps.len() as i64,
+            next_position: Some(steps.len() as i64),
             snapshot,
             ends: HashMap::new(),
             actions,
             is_changed: true,
             conflicts: 0,
-            seen_actions: 0,
             inputs: VecDeque::new(),
         });
         if let Some(inputs) = by_id.get_mut(new.id()) {
@@ -237,8 +236,7 @@ async fn begin(
         }
     }
     for work in &mut works {
-        let inputs = by_id.remove(&work.snapshot.workflow().id).unwrap_or_default();
-        work.inputs = inputs.into_iter().map(|(at, input)| (Some(at), input)).collect();
+        work.inputs = by_id.remove(&work.snapshot.workflow().id).unwrap_or_default();
     }
     Ok(works)
 }
@@ -251,11 +249,7 @@ async fn lock(tx: &mut TimedConnection, ids: impl Iterator<Item = &str>) -> Resu
     }
     let dialect = tx.dialect();
     let lock = if dialect == Dialect::Postgres { "FOR UPDATE" } else { "" };
-    let text = format!(
-        "SELECT *, (SELECT count(*) FROM leveret_workflow_steps WHERE workflow = key) AS steps FROM leveret_workflows
-         WHERE id IN {} ORDER BY id {lock}",
-        dialect.list("$1")
-    );
+    let text = format!("SELECT * FROM leveret_workflows WHERE id IN {} ORDER BY id {lock}", dialect.list("$1"));
     let rows = Sql::new(text).arg(text_list(ids)).rows(tx).await?;
     let work = |row: &Row| {
         let stored = StoredWorkflow::from_row(row)?;
@@ -264,12 +258,11 @@ async fn lock(tx: &mut TimedConnection, ids: impl Iterator<Item = &str>) -> Resu
             digest: row.try_get("digest")?,
             snapshot: Snapshot::new(stored.state),
             positions: HashMap::new(),
-            next_position: row.try_get("steps")?,
+            next_position: None,
             ends: HashMap::new(),
             actions: Vec::new(),
             is_changed: false,
             conflicts: 0,
-            seen_actions: 0,
             inputs: VecDeque::new(),
         })
     };
@@ -278,14 +271,14 @@ async fn lock(tx: &mut TimedConnection, ids: impl Iterator<Item = &str>) -> Resu
 
 /// Applies all inputs. The rows that the engine asks for are loaded for all workflows at once.
 async fn run(tx: &mut TimedConnection, works: &mut [Work], applied: &mut AppliedWorkflows, now: u64) -> Result<()> {
+    preload(tx, works).await?;
     loop {
-        let (mut loads, mut is_cancelled) = (Vec::new(), false);
+        let mut loads = Vec::new();
         for (at, work) in works.iter_mut().enumerate() {
             let missing = work.advance(&mut applied.outcomes);
             loads.extend(missing.into_iter().map(|load| (at, load)));
-            is_cancelled |= cancel::end_unpublished(tx, work, now).await?;
         }
-        if loads.is_empty() && !is_cancelled {
+        if loads.is_empty() {
             return Ok(());
         }
         if loads.iter().any(|(_, load)| load::is_list(load)) {
@@ -296,14 +289,45 @@ async fn run(tx: &mut TimedConnection, works: &mut [Work], applied: &mut Applied
     }
 }
 
+/// Loads the rows that the ends of jobs name. Otherwise each end of a group would cost statements of its own.
+async fn preload(tx: &mut TimedConnection, works: &mut [Work]) -> Result<()> {
+    let mut loads = HashSet::new();
+    for (at, work) in works.iter().enumerate() {
+        for (_, input) in &work.inputs {
+            if let WorkflowInput::Input { input, .. } = input
+                && let Input::End(end) = &**input
+                && end.of.role == Role::Step
+            {
+                loads.insert((at, Load::Step(end.of.step.clone())));
+                loads.insert((at, Load::Member(end.of.step.clone(), end.of.member.unwrap_or(0))));
+            }
+        }
+    }
+    load::answer(tx, works, loads.into_iter().collect()).await
+}
+
 impl Work {
+    /// Returns the jobs that begin another life.
+    fn superseded(&self, action: &Action) -> Vec<(String, u64)> {
+        let workflow = &self.snapshot.workflow().id;
+        let undo = |role, step: &str| vec![StepRef { role, ..StepRef::step(workflow, step) }];
+        let (jobs, life) = match action {
+            Action::Publish { step, members, life } if *life > 1 => {
+                let row = self.snapshot.step(step);
+                let jobs = members.clone().filter_map(|member| Some(row?.job(workflow, member, *life)));
+                (jobs.collect(), *life)
+            }
+            Action::Compensate { step, life } if *life > 1 => (undo(Role::Compensation, step), *life),
+            Action::OnFailure { life } if *life > 1 => (undo(Role::OnFailure, ""), *life),
+            _ => return Vec::new(),
+        };
+        let copies = u64::from(life - 1) * HOPS_PER_LIFE;
+        jobs.into_iter().map(|job| (job.to_string(), copies)).collect()
+    }
+
     /// Applies inputs until one requires rows, which are returned.
     fn advance(&mut self, outcomes: &mut [InputOutcome]) -> Vec<Load> {
-        let mut set = |at: Option<usize>, outcome| {
-            if let Some(place) = at.and_then(|at| outcomes.get_mut(at)) {
-                *place = outcome;
-            }
-        };
+        let mut set = |at: usize, outcome| outcomes[at] = outcome;
         while let Some((at, input)) = self.inputs.pop_front() {
             let input = match input {
                 WorkflowInput::Start(new) => {

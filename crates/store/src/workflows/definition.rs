@@ -58,14 +58,15 @@ impl NewWorkflow {
     }
 }
 
-/// Two definitions have one digest if they differ in whitespace and in the order of members alone.
+/// Two definitions have one digest if they differ in whitespace and in the order of members alone. With a payload that is
+/// JSON by its grammar alone, such as a number that no type holds, they must be the same text.
 fn digest(workflow: &Workflow) -> String {
-    let mut value = serde_json::to_value(workflow).unwrap_or_default();
-    if let Value::Object(members) = &mut value {
-        members.remove("id");
-    }
     let mut digest = Sha256::new();
-    add(&value, &mut digest);
+    let text = to_json(&workflow.clone().id(""));
+    match serde_json::from_str(&text) {
+        Ok(value) => add(&value, &mut digest),
+        Err(_) => digest.update(text),
+    }
     leveret::text::hex(&digest.finalize()[..16])
 }
 
@@ -93,17 +94,10 @@ fn add(value: &Value, digest: &mut Sha256) {
     }
 }
 
-/// The members of a step that are not part of its job.
-const OF_STEP: [&str; 6] = ["payload", "each", "after", "before", "compensate", "if_failed"];
-
 /// The specification of a step's jobs without their payload.
 fn spec(step: &Step) -> String {
-    let shown = match step.jobs().next() {
-        Some(job) => serde_json::to_value(job),
-        None => serde_json::to_value(step),
-    };
-    let Ok(Value::Object(mut members)) = shown else { return "{}".to_owned() };
-    OF_STEP.iter().for_each(|name| drop(members.remove(*name)));
+    let Ok(Value::Object(mut members)) = serde_json::to_value(step.sample()) else { return "{}".to_owned() };
+    members.remove("payload");
     Value::Object(members).to_string()
 }
 
@@ -228,6 +222,21 @@ mod tests {
         ] {
             assert_ne!(digest(other), one, "{other}");
         }
+    }
+
+    #[test]
+    fn payloads_that_are_json_by_its_grammar_alone_have_digests_of_their_own() {
+        let one = |payload: &str| {
+            let json =
+                format!(r#"{{"name": "w", "steps": {{"a": {{"job": "j", "queue": "q", "payload": {payload}}}}}}}"#);
+            let workflow: Workflow = serde_json::from_str(&json).unwrap();
+            let specs: Vec<_> = workflow.step_list().iter().map(|(_, step)| spec(step)).collect();
+            assert_eq!(specs, [r#"{"job":"j","queue":"q"}"#]);
+            NewWorkflow::new(workflow).digest
+        };
+        let payloads = [r#""\ud83d""#, "1e400", &format!("{}{}", "[".repeat(200), "]".repeat(200))].map(one);
+        assert!(payloads[0] != payloads[1] && payloads[1] != payloads[2]);
+        assert_eq!(one("1e400"), payloads[1]);
     }
 
     #[test]

@@ -24,7 +24,24 @@ pub struct WorkflowFilter {
     pub label: Option<(String, String)>,
 }
 
-/// Numbers of workflows, for metrics.
+/// Numbers of the jobs of a workflow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkflowSums {
+    /// All, as far as the steps are known.
+    pub total: u64,
+    /// Succeeded.
+    pub completed: u64,
+    /// Failed.
+    pub failed: u64,
+    /// Skipped or cancelled.
+    pub skipped: u64,
+    /// Of steps that have started: in their queue, or running.
+    pub running: u64,
+    /// Of steps that have not started.
+    pub waiting: u64,
+}
+
+/// Numbers of unfinished workflows, for metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorkflowCounts {
     /// By the name of their status.
@@ -33,11 +50,14 @@ pub struct WorkflowCounts {
     pub by_waiting: BTreeMap<String, u64>,
     /// Messages that are not published yet.
     pub unpublished: u64,
-    /// The time since which the oldest of these waits, in milliseconds since the epoch.
+    /// The time since which the oldest of these waits that waits for no queue, in milliseconds since the epoch.
     pub unpublished_since: Option<u64>,
     /// The time of the last change of the unfinished workflow that has stood still longest and is not paused.
     pub still_since: Option<u64>,
 }
+
+/// The most bytes of results of all first jobs.
+const RESULT_BYTES: u64 = 1024 * 1024;
 
 /// The status as `StoredWorkflow::status` shows it.
 const SHOWN: &str = "CASE WHEN status = 'Running' AND blocked_queue IS NOT NULL THEN 'Waiting'
@@ -147,7 +167,7 @@ impl Store {
     }
 
     /// Returns the first job of each of these steps, by the position of the step: those that have ended or are in a later
-    /// life.
+    /// life. All together have at most 1 MiB of results; the others are left out.
     ///
     /// See [`workflow_steps`](Self::workflow_steps) for an example of a workflow.
     ///
@@ -160,9 +180,14 @@ impl Store {
         from: u32,
         limit: u32,
     ) -> Result<Vec<StoredWorkflowJob>> {
-        let text = "SELECT * FROM leveret_workflow_jobs
-                    WHERE workflow = $1 AND step >= $2 AND step < $3 AND role = 0 AND member = 0";
-        let sql = Sql::new(text).arg(workflow.key).arg(from).arg(u64::from(from) + u64::from(limit));
+        let text =
+            "SELECT j.workflow, j.step, j.role, j.member, j.life, j.outcome, j.error_kind, j.error, j.replayed_at,
+                           j.attempt, j.started_at, j.ended_at, j.worker, j.too_large,
+                           CASE WHEN sum(length(j.result)) OVER (ORDER BY j.step) <= $4 THEN j.result END AS result
+                    FROM leveret_workflow_steps AS s CROSS JOIN leveret_workflow_jobs AS j
+                    WHERE s.workflow = $1 AND s.position >= $2 AND s.position < $3
+                        AND j.workflow = s.workflow AND j.step = s.position AND j.role = 0 AND j.member = 0";
+        let sql = Sql::new(text).arg(workflow.key).arg(from).arg(u64::from(from) + u64::from(limit)).arg(RESULT_BYTES);
         sql.all(&mut self.reader().await?).await
     }
 
@@ -190,7 +215,50 @@ impl Store {
         Ok(Page::new(jobs, limit, bytes, |job: &StoredWorkflowJob| (job.member.into(), String::new())))
     }
 
-    /// Counts workflows and unpublished messages.
+    /// Returns the sums of the jobs of all steps of a workflow.
+    ///
+    /// See [`workflow_steps`](Self::workflow_steps) for an example of a workflow.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn workflow_sums(&self, workflow: &StoredWorkflow) -> Result<WorkflowSums> {
+        let dialect = self.dialect();
+        let number = |name: &str| match dialect {
+            Dialect::Sqlite => format!("sum(json_extract(state, '$.{name}'))"),
+            Dialect::Postgres => format!("sum((state::json->>'{name}')::bigint)::bigint"),
+        };
+        let text = format!(
+            "SELECT CASE WHEN phase IN ('blocked', 'held') THEN 1 ELSE 0 END AS is_waiting, {} AS size,
+                 {} AS completed, {} AS failed, {} AS skipped, {} AS cancelled
+             FROM leveret_workflow_steps WHERE workflow = $1 GROUP BY 1",
+            number("size"),
+            number("completed"),
+            number("failed"),
+            number("skipped"),
+            number("cancelled")
+        );
+        let mut sums = WorkflowSums::default();
+        for row in Sql::new(text).arg(workflow.key).slow().rows(&mut self.reader().await?).await? {
+            let ended = |name: &str| Ok::<_, sqlx::Error>(row.maybe_number::<u64>(name)?.unwrap_or(0));
+            let (completed, failed) = (ended("completed")?, ended("failed")?);
+            let skipped = ended("skipped")? + ended("cancelled")?;
+            let size = ended("size")?;
+            sums.total += size;
+            sums.completed += completed;
+            sums.failed += failed;
+            sums.skipped += skipped;
+            let open = size.saturating_sub(completed + failed + skipped);
+            if row.flag("is_waiting")? {
+                sums.waiting += open;
+            } else {
+                sums.running += open;
+            }
+        }
+        Ok(sums)
+    }
+
+    /// Counts unfinished workflows and unpublished messages.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -209,7 +277,7 @@ impl Store {
         let waiting = "CASE WHEN status = 'Running' THEN 'queue' ELSE coalesce(waiting_for, '') END";
         let text = format!(
             "SELECT {SHOWN} AS shown, {waiting} AS waiting, count(*) AS workflows FROM leveret_workflows
-             GROUP BY {SHOWN}, {waiting}"
+             WHERE ended_at IS NULL GROUP BY {SHOWN}, {waiting}"
         );
         for row in Sql::new(text).slow().rows(&mut on).await? {
             let (shown, waiting): (String, String) = (row.try_get("shown")?, row.try_get("waiting")?);
@@ -219,7 +287,8 @@ impl Store {
             }
             *counts.by_status.entry(shown).or_default() += workflows;
         }
-        let text = "SELECT count(*) AS unpublished, min(created_at) AS since FROM leveret_workflow_outbox";
+        let text = "SELECT count(*) AS unpublished, min(CASE WHEN blocked_queue IS NULL THEN created_at END) AS since
+                    FROM leveret_workflow_outbox";
         for row in Sql::new(text).slow().rows(&mut on).await? {
             counts.unpublished = row.number("unpublished")?;
             counts.unpublished_since = row.maybe_number("since")?;

@@ -3,19 +3,25 @@
 //! The server that wrote a row publishes it at once. No other server touches the row until its lease ends, because the first
 //! one was killed or could not publish. So a job may be published twice, and is never forgotten.
 
-use std::ops::Range;
+use std::{collections::BTreeSet, ops::Range, time::Duration};
 
-use leveret::workflow::engine::Action;
+use leveret::{time::millis, workflow::engine::Action};
 use leveret_sql::{
     Result,
-    db::{Dialect, FromRow, Row, Sql, TimedConnection, chunks, number_list},
+    db::{Dialect, FromRow, Row, Sql, TimedConnection, chunks, number_list, text_list, without_nul},
 };
+use serde_json::json;
 
-use super::apply::Work;
+use super::{
+    apply::Work,
+    json_rows::{number, rows, table, text},
+};
 use crate::open::Store;
 
-/// The time in milliseconds for which a server has the messages that it publishes.
-const LEASE: u64 = 30_000;
+/// The time in milliseconds for which a server has the messages that it decided, or has taken.
+const LEASE: u64 = 60_000;
+/// The columns of a [`WorkflowMessage`].
+const COLUMNS: &str = "id, workflow, kind, step, first, last, life, created_at, due_at, attempts, blocked_queue";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -51,6 +57,23 @@ pub struct WorkflowMessage {
     pub created_at: u64,
     /// The number of former attempts to publish it.
     pub attempts: u32,
+    /// The time until which no other server publishes it, in milliseconds since the epoch.
+    pub leased_until: u64,
+    /// The queue that did not exist at the last attempt.
+    pub blocked_queue: Option<String>,
+}
+
+/// A message that cannot be published for now.
+#[derive(Clone, Debug)]
+pub struct BlockedMessage {
+    /// The message.
+    pub message: WorkflowMessage,
+    /// The queue that does not exist, if that is the reason.
+    pub queue: Option<String>,
+    /// The reason.
+    pub error: String,
+    /// The time from which any server tries again, in milliseconds since the epoch.
+    pub due_at: u64,
 }
 
 impl WorkflowMessage {
@@ -64,6 +87,11 @@ impl WorkflowMessage {
     #[must_use]
     pub fn without_first(self, jobs: u32) -> Self {
         Self { first: self.first.saturating_add(jobs).min(self.last), ..self }
+    }
+
+    /// Returns whether none of its jobs has been published: no server has tried yet, or its queue did not exist.
+    pub(super) fn is_unpublished(&self) -> bool {
+        self.kind == Kind::Step && (self.attempts == 0 || self.blocked_queue.is_some())
     }
 }
 
@@ -96,6 +124,8 @@ pub(super) async fn decide(
                 life,
                 created_at: now,
                 attempts: 0,
+                leased_until: 0,
+                blocked_queue: None,
             });
         }
     }
@@ -117,10 +147,20 @@ pub(super) async fn decide(
                 0u32.into(),
             ]
         }));
-        sql.push(" RETURNING id, workflow, kind, step, first, last, life, created_at, attempts");
+        sql.push(" RETURNING ").push(COLUMNS);
         messages.extend(sql.all::<WorkflowMessage>(tx).await?);
     }
-    Ok(())
+    let cancelled: Vec<_> =
+        works.iter().filter(|work| work.actions.contains(&Action::CancelJobs)).map(|work| work.key).collect();
+    if cancelled.is_empty() {
+        return Ok(());
+    }
+    // Their jobs end without being published.
+    let text = format!(
+        "UPDATE leveret_workflow_outbox SET due_at = $1 WHERE workflow IN {} AND kind = 'step' AND error IS NOT NULL",
+        tx.dialect().numbers("$2")
+    );
+    Sql::new(text).arg(now).arg(number_list(&cancelled)).execute(tx).await.map(drop)
 }
 
 impl Store {
@@ -140,9 +180,9 @@ impl Store {
     pub async fn due_workflow_messages(&self, now: u64, limit: u32) -> Result<Vec<WorkflowMessage>> {
         let lock = if self.dialect() == Dialect::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
         let sql = Sql::new(format!(
-            "UPDATE leveret_workflow_outbox SET due_at = $1, attempts = attempts + 1
+            "UPDATE leveret_workflow_outbox SET due_at = $1, attempts = attempts + 1, error = NULL
              WHERE id IN (SELECT id FROM leveret_workflow_outbox WHERE due_at <= $2 ORDER BY due_at, id LIMIT $3 {lock})
-             RETURNING id, workflow, kind, step, first, last, life, created_at, attempts"
+             RETURNING {COLUMNS}"
         ));
         let sql = sql.arg(now.saturating_add(LEASE)).arg(now).arg(limit);
         let mut due: Vec<WorkflowMessage> = sql.all(&mut self.writer().await?).await?;
@@ -150,7 +190,42 @@ impl Store {
         Ok(due)
     }
 
-    /// Records that the jobs of messages are published: for each, how many.
+    /// Renews leases, and returns the messages that are still the caller's: after the end of a lease another server may have
+    /// published them.
+    ///
+    /// ```
+    /// # async fn doc(store: leveret_store::Store, waited: Vec<leveret_store::WorkflowMessage>) -> leveret_store::Result<()> {
+    /// let lease = std::time::Duration::from_secs(60);
+    /// let own = store.renew_workflow_messages(waited, 1_800_000_000_000, lease).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn renew_workflow_messages(
+        &self,
+        mut messages: Vec<WorkflowMessage>,
+        now: u64,
+        lease: Duration,
+    ) -> Result<Vec<WorkflowMessage>> {
+        let (dialect, until) = (self.dialect(), now.saturating_add(millis(lease).max(LEASE)));
+        let leases: Vec<_> = messages.iter().map(|message| json!([message.id, message.leased_until])).collect();
+        let sql = Sql::new(format!(
+            "UPDATE leveret_workflow_outbox AS o SET due_at = $2 FROM {} WHERE o.id = {} AND o.due_at = {} RETURNING o.id",
+            table(dialect),
+            number(dialect, 0),
+            number(dialect, 1)
+        ));
+        let renewed = sql.arg(rows(&leases)).arg(until).rows(&mut self.writer().await?).await?;
+        let renewed: BTreeSet<i64> = renewed.iter().map(|row| row.try_get("id")).collect::<sqlx::Result<_>>()?;
+        messages.retain(|message| renewed.contains(&message.id));
+        messages.iter_mut().for_each(|message| message.leased_until = until);
+        Ok(messages)
+    }
+
+    /// Records that the jobs of messages are published: for each, how many. Messages that waited for the same queue are due
+    /// then.
     ///
     /// ```
     /// # async fn doc(store: leveret_store::Store, message: leveret_store::WorkflowMessage) -> leveret_store::Result<()> {
@@ -167,76 +242,105 @@ impl Store {
         }
         let is_done = |(message, jobs): &&(WorkflowMessage, u32)| message.first + jobs >= message.last;
         let done: Vec<_> = published.iter().filter(is_done).map(|(message, _)| message.id).collect();
-        let mut workflows: Vec<_> = published.iter().map(|(message, _)| message.workflow).collect();
-        workflows.sort_unstable();
-        workflows.dedup();
         let mut tx = self.writer().await?.begin().await?;
-        let to_change = self.lock_shown(&mut tx, &workflows).await?;
+        let keys = published.iter().map(|(message, _)| message.workflow);
+        let to_change = lock_shown(&mut tx, keys, "AND (started_at IS NULL OR blocked_queue IS NOT NULL)").await?;
         if !done.is_empty() {
             let text = format!("DELETE FROM leveret_workflow_outbox WHERE id IN {}", self.dialect().numbers("$1"));
             Sql::new(text).arg(number_list(&done)).execute(&mut tx).await?;
         }
         for (message, jobs) in published.iter().filter(|one| !is_done(one)) {
-            let text = "UPDATE leveret_workflow_outbox SET first = $1, due_at = $2, blocked_queue = NULL, error = NULL
-                        WHERE id = $3 AND first < $1";
-            let sql = Sql::new(text).arg(message.first + jobs).arg(now.saturating_add(LEASE)).arg(message.id);
-            sql.execute(&mut tx).await?;
+            let text =
+                "UPDATE leveret_workflow_outbox SET first = $1, blocked_queue = NULL WHERE id = $2 AND first < $1";
+            Sql::new(text).arg(message.first + jobs).arg(message.id).execute(&mut tx).await?;
         }
         if !to_change.is_empty() {
             let text = format!(
-                "UPDATE leveret_workflows SET started_at = coalesce(started_at, $1), blocked_queue =
-                     (SELECT max(o.blocked_queue) FROM leveret_workflow_outbox AS o WHERE o.workflow = leveret_workflows.key)
-                 WHERE key IN {}",
+                "UPDATE leveret_workflows SET started_at = coalesce(started_at, $1) WHERE key IN {}",
                 self.dialect().numbers("$2")
             );
             Sql::new(text).arg(now).arg(number_list(&to_change)).execute(&mut tx).await?;
+            show_blocked(&mut tx, &to_change).await?;
         }
-        tx.commit().await
-    }
-
-    /// Locks the workflows whose first job is published, or that wait for a queue. In the order of their ids, and before
-    /// their messages, as all transactions do.
-    async fn lock_shown(&self, tx: &mut TimedConnection, workflows: &[i64]) -> Result<Vec<i64>> {
-        let lock = if self.dialect() == Dialect::Postgres { "FOR UPDATE" } else { "" };
+        tx.commit().await?;
+        let queues: BTreeSet<_> =
+            published.iter().filter_map(|(message, _)| message.blocked_queue.as_deref()).collect();
+        if queues.is_empty() {
+            return Ok(());
+        }
+        // Rows that another transaction has are left out, so that no two wait for each other. They are due by themselves.
+        let lock = if self.dialect() == Dialect::Postgres { "ORDER BY id FOR UPDATE SKIP LOCKED" } else { "" };
         let text = format!(
-            "SELECT key FROM leveret_workflows
-             WHERE key IN {} AND (started_at IS NULL OR blocked_queue IS NOT NULL) ORDER BY id {lock}",
-            self.dialect().numbers("$1")
+            "UPDATE leveret_workflow_outbox SET due_at = $1 WHERE id IN (
+                 SELECT id FROM leveret_workflow_outbox WHERE blocked_queue IN {} AND error IS NOT NULL {lock})",
+            self.dialect().list("$2")
         );
-        let rows = Sql::new(text).arg(number_list(workflows)).rows(tx).await?;
-        Ok(rows.iter().map(|row| row.try_get("key")).collect::<sqlx::Result<_>>()?)
+        Sql::new(text).arg(now).arg(text_list(queues)).execute(&mut self.writer().await?).await.map(drop)
     }
 
-    /// Records that a message cannot be published before `due_at`: `queue` does not exist, or there is another error. The
-    /// workflow shows the queue that it waits for.
+    /// Records that messages cannot be published for now. Their workflows show the queue that they wait for.
     ///
     /// ```
     /// # async fn doc(store: leveret_store::Store, message: leveret_store::WorkflowMessage) -> leveret_store::Result<()> {
-    /// let now = 1_800_000_000_000;
-    /// store.workflow_blocked(&message, Some("labels"), "the queue does not exist", now + 1_000).await?;
+    /// let (queue, error) = (Some("labels".to_owned()), "the queue does not exist".to_owned());
+    /// store.workflows_blocked(&[leveret_store::BlockedMessage { message, queue, error, due_at: 1_800_000_001_000 }]).await?;
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn workflow_blocked(
-        &self,
-        message: &WorkflowMessage,
-        queue: Option<&str>,
-        error: &str,
-        due_at: u64,
-    ) -> Result<()> {
-        let mut tx = self.writer().await?.begin().await?;
-        if queue.is_some() {
-            let text = "UPDATE leveret_workflows SET blocked_queue = $1 WHERE key = $2 AND blocked_queue IS NULL
-                        AND EXISTS (SELECT 1 FROM leveret_workflow_outbox WHERE id = $3)";
-            Sql::new(text).arg(queue).arg(message.workflow).arg(message.id).execute(&mut tx).await?;
+    pub async fn workflows_blocked(&self, blocked: &[BlockedMessage]) -> Result<()> {
+        if blocked.is_empty() {
+            return Ok(());
         }
-        let text = "UPDATE leveret_workflow_outbox SET blocked_queue = $1, error = $2, due_at = $3 WHERE id = $4";
-        Sql::new(text).arg(queue).arg(error).arg(due_at).arg(message.id).execute(&mut tx).await?;
+        let changes: Vec<_> = blocked
+            .iter()
+            .map(|one| {
+                json!([one.message.id, one.queue, without_nul(&one.error), one.due_at, one.message.leased_until])
+            })
+            .collect();
+        let mut tx = self.writer().await?.begin().await?;
+        let dialect = tx.dialect();
+        let to_change = lock_shown(&mut tx, blocked.iter().map(|one| one.message.workflow), "").await?;
+        let sql = Sql::new(format!(
+            "UPDATE leveret_workflow_outbox AS o SET blocked_queue = {}, error = {}, due_at = {} FROM {}
+             WHERE o.id = {} AND o.due_at = {}",
+            text(dialect, 1),
+            text(dialect, 2),
+            number(dialect, 3),
+            table(dialect),
+            number(dialect, 0),
+            number(dialect, 4)
+        ));
+        sql.arg(rows(&changes)).execute(&mut tx).await?;
+        show_blocked(&mut tx, &to_change).await?;
         tx.commit().await
     }
+}
+
+/// Locks workflows in the order of their ids, and before their messages, as all transactions do. Returns those that meet the
+/// condition.
+async fn lock_shown(tx: &mut TimedConnection, keys: impl Iterator<Item = i64>, condition: &str) -> Result<Vec<i64>> {
+    let mut keys: Vec<_> = keys.collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let lock = if tx.dialect() == Dialect::Postgres { "FOR UPDATE" } else { "" };
+    let keys_in = tx.dialect().numbers("$1");
+    let text = format!("SELECT key FROM leveret_workflows WHERE key IN {keys_in} {condition} ORDER BY id {lock}");
+    let rows = Sql::new(text).arg(number_list(&keys)).rows(tx).await?;
+    Ok(rows.iter().map(|row| row.try_get("key")).collect::<sqlx::Result<_>>()?)
+}
+
+/// Makes workflows, which are locked, show a queue that one of their messages waits for.
+async fn show_blocked(tx: &mut TimedConnection, keys: &[i64]) -> Result<()> {
+    let queue =
+        "(SELECT max(o.blocked_queue) FROM leveret_workflow_outbox AS o WHERE o.workflow = leveret_workflows.key)";
+    let text = format!(
+        "UPDATE leveret_workflows SET blocked_queue = {queue} WHERE key IN {} AND blocked_queue IS DISTINCT FROM {queue}",
+        tx.dialect().numbers("$1")
+    );
+    Sql::new(text).arg(number_list(keys)).execute(tx).await.map(drop)
 }
 
 impl FromRow for WorkflowMessage {
@@ -257,6 +361,8 @@ impl FromRow for WorkflowMessage {
             life: row.number("life")?,
             created_at: row.number("created_at")?,
             attempts: row.number("attempts")?,
+            leased_until: row.number("due_at")?,
+            blocked_queue: row.try_get("blocked_queue")?,
         })
     }
 }

@@ -6,7 +6,7 @@ use leveret::{
     NewJob,
     workflow::{
         JobSpec, PredecessorResults, Role, StepEnd, StepOutcome, StepRef,
-        engine::{StepState, WorkflowState},
+        engine::{StepState, Stop, WorkflowState},
     },
 };
 use leveret_sql::{
@@ -22,11 +22,20 @@ use super::{
 };
 use crate::open::Store;
 
+/// The most bytes of payloads in memory at a time, beyond one payload.
+const PAYLOAD_BYTES: u64 = 8 * 1024 * 1024;
+/// The most ends of one message at a time.
+const MOST_ENDS: u32 = 500;
+
 /// The jobs or the cancellation to publish for a message.
 #[derive(Debug)]
 pub enum WorkflowPublishes {
-    /// Some jobs of its step, in the order of their members.
+    /// Some jobs of its step, in the order of their members. Without any, those of other messages come first.
     Jobs(Vec<WorkflowPublish>),
+    /// The ends of some jobs that were never published, because the jobs of the workflow are cancelled.
+    Ends(Vec<StepEnd>),
+    /// The jobs cannot be read, for this reason. A newer version may have stored them.
+    Unreadable(String),
     /// The cancellation of the workflow with this id.
     Cancel(String),
     /// The workflow is deleted.
@@ -40,13 +49,15 @@ pub struct WorkflowPublish {
     pub job: NewJob,
     /// The queue; `None` if the definition names none, and the catalogue of jobs has to know it.
     pub queue: Option<String>,
+    /// True if the jobs of the workflow are cancelled. It may have been published before: only a worker knows its end.
+    pub is_cancelled: bool,
     /// The end of the job, to be completed by a program that can never publish it.
     pub end: Box<StepEnd>,
 }
 
 impl Store {
     /// Makes what is to be published for messages: for each at most `most` jobs, of its first members that are not published
-    /// yet.
+    /// yet. All together have about 8 MiB of payloads.
     ///
     /// ```
     /// # async fn doc(store: leveret_store::Store) -> leveret_store::Result<()> {
@@ -63,9 +74,22 @@ impl Store {
     pub async fn workflow_publishes(&self, messages: &[WorkflowMessage], most: u32) -> Result<Vec<WorkflowPublishes>> {
         let mut on = self.reader().await?;
         let facts = facts(&mut on, messages).await?;
-        let payloads = payloads(&mut on, messages, most).await?;
+        let payloads = payloads(&mut on, messages, &facts, most).await?;
         let results = results(&mut on, messages, &facts).await?;
-        Ok(messages.iter().map(|message| made(message, &facts, &payloads, &results)).collect())
+        let made = messages.iter().enumerate().map(|(at, message)| {
+            made(message, &facts, &payloads, &results).unwrap_or_else(WorkflowPublishes::Unreadable).or_nothing(at == 0)
+        });
+        Ok(made.collect())
+    }
+}
+
+impl WorkflowPublishes {
+    /// The first message always gets a payload. If there is none, it has been deleted.
+    fn or_nothing(self, is_first: bool) -> Self {
+        match self {
+            Self::Jobs(jobs) if jobs.is_empty() && is_first => Self::Nothing,
+            other => other,
+        }
     }
 }
 
@@ -113,13 +137,15 @@ async fn facts(on: &mut TimedConnection, messages: &[WorkflowMessage]) -> Result
 async fn payloads(
     on: &mut TimedConnection,
     messages: &[WorkflowMessage],
+    facts: &Places<Facts>,
     most: u32,
 ) -> Result<HashMap<i64, Vec<(u32, String)>>> {
-    let of_steps = messages.iter().filter(|message| message.kind == Kind::Step);
+    let of_steps = messages.iter().filter(|message| message.kind == Kind::Step && !message.ends_unpublished(facts));
     let wanted: Vec<_> = of_steps
-        .map(|message| {
+        .enumerate()
+        .map(|(at, message)| {
             let last = message.last.min(message.first.saturating_add(most));
-            json!([message.id, message.workflow, message.step, message.first, last])
+            json!([message.id, message.workflow, message.step, message.first, last, at])
         })
         .collect();
     let mut payloads: HashMap<i64, Vec<(u32, String)>> = HashMap::new();
@@ -128,9 +154,13 @@ async fn payloads(
     }
     let dialect = on.dialect();
     let number = |column| number(dialect, column);
+    let order = format!("OVER (ORDER BY {}, p.member)", number(5));
     let sql = Sql::new(format!(
-        "SELECT {} AS message, p.member, p.payload FROM {} CROSS JOIN leveret_workflow_payloads AS p
-         WHERE p.workflow = {} AND p.step = {} AND p.member >= {} AND p.member < {}",
+        "SELECT message, member, payload FROM (
+             SELECT {} AS message, p.member, p.payload, sum(length(p.payload)) {order} AS bytes, row_number() {order} AS place
+             FROM {} CROSS JOIN leveret_workflow_payloads AS p
+             WHERE p.workflow = {} AND p.step = {} AND p.member >= {} AND p.member < {}) AS sized
+         WHERE place = 1 OR bytes <= $2",
         number(0),
         table(dialect),
         number(1),
@@ -138,12 +168,26 @@ async fn payloads(
         number(3),
         number(4)
     ));
-    for row in sql.arg(rows(&wanted)).rows(on).await? {
+    for row in sql.arg(rows(&wanted)).arg(PAYLOAD_BYTES).rows(on).await? {
         let payload = (row.number("member")?, row.try_get("payload")?);
         payloads.entry(row.try_get("message")?).or_default().push(payload);
     }
     payloads.values_mut().for_each(|payloads| payloads.sort_unstable_by_key(|(member, _)| *member));
     Ok(payloads)
+}
+
+impl WorkflowMessage {
+    /// Returns whether its jobs end without being published.
+    fn ends_unpublished(&self, facts: &Places<Facts>) -> bool {
+        let facts = facts.get(&(self.workflow, self.step));
+        self.is_unpublished() && facts.is_some_and(Facts::is_cancelled)
+    }
+}
+
+impl Facts {
+    fn is_cancelled(&self) -> bool {
+        matches!(self.state.stop, Some(Stop::Cancelled | Stop::FailedForGood))
+    }
 }
 
 /// A step whose result is read: its state, and the result of its job unless it is a group.
@@ -190,41 +234,52 @@ async fn results(
     Ok(found)
 }
 
+/// Makes what is to be published for one message. An error says why it cannot be read.
 fn made(
     message: &WorkflowMessage,
     facts: &Places<Facts>,
     payloads: &HashMap<i64, Vec<(u32, String)>>,
     results: &HashMap<(i64, String), Predecessor>,
-) -> WorkflowPublishes {
-    let Some(facts) = facts.get(&(message.workflow, message.step)) else { return WorkflowPublishes::Nothing };
-    let id = facts.state.id.as_str();
+) -> std::result::Result<WorkflowPublishes, String> {
+    let Some(of) = facts.get(&(message.workflow, message.step)) else { return Ok(WorkflowPublishes::Nothing) };
+    let id = of.state.id.as_str();
     let at = |step: &str, role| StepRef { role, life: message.life, ..StepRef::step(id, step) };
-    let publish = |spec: &str, at: StepRef, results: Option<&PredecessorResults>| {
-        let spec: JobSpec = serde_json::from_str(spec).ok()?;
-        let origin = &facts.state.origin;
-        let job = spec.job(at.clone(), results, origin, facts.track);
-        let end = StepEnd {
-            of: at,
-            origin: origin.clone(),
-            attempt: 0,
-            started_at: None,
-            at: SystemTime::UNIX_EPOCH,
-            replayed_at: None,
-            worker: None,
-            outcome: StepOutcome::Cancelled,
-        };
-        Some(WorkflowPublish { job, queue: spec.queue().map(str::to_owned), end: Box::new(end) })
+    let end = |at: StepRef| StepEnd {
+        of: at,
+        origin: of.state.origin.clone(),
+        attempt: 0,
+        started_at: None,
+        at: SystemTime::UNIX_EPOCH,
+        replayed_at: None,
+        worker: None,
+        outcome: StepOutcome::Cancelled,
     };
-    let jobs: Vec<_> = match (message.kind, &facts.step) {
-        (Kind::Cancel, _) => return WorkflowPublishes::Cancel(id.to_owned()),
+    let is_cancelled = message.kind == Kind::Step && of.is_cancelled();
+    let publish = |spec: &str, at: StepRef, results: Option<&PredecessorResults>| {
+        let spec: JobSpec = serde_json::from_str(spec).map_err(|error| format!("the job of {at}: {error}"))?;
+        let job = spec.job(at.clone(), results, &of.state.origin, of.track);
+        Ok::<_, String>(WorkflowPublish {
+            job,
+            queue: spec.queue().map(str::to_owned),
+            is_cancelled,
+            end: Box::new(end(at)),
+        })
+    };
+    let jobs = match (message.kind, &of.step) {
+        (Kind::Cancel, _) => return Ok(WorkflowPublishes::Cancel(id.to_owned())),
         (Kind::OnFailure, _) => {
-            let spec = facts.on_failure.as_deref();
-            spec.and_then(|spec| publish(spec, at("", Role::OnFailure), None)).into_iter().collect()
+            let spec = of.on_failure.as_deref().ok_or("the workflow has no job for its failure")?;
+            vec![publish(spec, at("", Role::OnFailure), None)?]
         }
         (Kind::Compensation, Some((_, compensation, state))) => {
-            let (spec, results) = (compensation.as_deref(), predecessor_results(message, state, results));
-            let at = at(&state.name, Role::Compensation);
-            spec.and_then(|spec| publish(spec, at, Some(&results))).into_iter().collect()
+            let spec = compensation.as_deref().ok_or_else(|| format!("step {:?} has no compensation", state.name))?;
+            let results = predecessor_results(message, state, results);
+            vec![publish(spec, at(&state.name, Role::Compensation), Some(&results))?]
+        }
+        (Kind::Step, Some((_, _, state))) if message.ends_unpublished(facts) => {
+            let members = message.first..message.last.min(message.first.saturating_add(MOST_ENDS));
+            let ends = members.map(|member| end(state.job(id, member, message.life)));
+            return Ok(WorkflowPublishes::Ends(ends.collect()));
         }
         (Kind::Step, Some((spec, _, state))) => {
             let results = predecessor_results(message, state, results);
@@ -233,11 +288,11 @@ fn made(
                 let spec = format!("{{\"payload\":{payload},{}", spec.trim_start_matches('{'));
                 publish(&spec, state.job(id, *member, message.life), Some(&results))
             };
-            payloads.filter_map(job).collect()
+            payloads.map(job).collect::<std::result::Result<_, _>>()?
         }
-        (Kind::Compensation | Kind::Step, None) => Vec::new(),
+        (Kind::Compensation | Kind::Step, None) => return Ok(WorkflowPublishes::Nothing),
     };
-    if jobs.is_empty() { WorkflowPublishes::Nothing } else { WorkflowPublishes::Jobs(jobs) }
+    Ok(WorkflowPublishes::Jobs(jobs))
 }
 
 /// The steps whose results a job reads: of a step its predecessors, of a compensation the step that it compensates.

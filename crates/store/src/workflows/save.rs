@@ -96,16 +96,25 @@ async fn add_steps(
     if added.is_empty() {
         return Ok(());
     }
+    // Counted under the lock of the workflow: another server may just have added steps.
+    let mut next = match work.next_position {
+        Some(next) => next,
+        None => {
+            Sql::new("SELECT count(*) FROM leveret_workflow_steps WHERE workflow = $1").arg(work.key).one(tx).await?
+        }
+    };
     let mut new = Vec::with_capacity(added.len());
     for (name, step) in added {
-        let position = work.next_position;
-        work.next_position += 1;
+        let position = next;
+        next += 1;
         work.positions.insert(name.clone(), position);
         if let Some(state) = states.iter().find(|state| state.name == *name) {
             new.push(NewStep { workflow: work.key, position, step, state });
         }
     }
-    insert_steps(tx, &new, now).await
+    insert_steps(tx, &new, now).await?;
+    work.next_position = Some(next);
+    Ok(())
 }
 
 fn workflow_row(work: &Work, conflicts: u32) -> Value {

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::anyhow;
 use clap::Args;
 use futures_util::{StreamExt, stream};
 use leveret::{Broker, Config, PublishError, Publisher, event_log::LoggedEvent};
@@ -126,16 +127,18 @@ impl Run<'_> {
             let mut log = log?;
             let event = match timeout(QUIET.max(EXPECTED_WITHIN), log.next()).await {
                 Ok(Ok(event)) => event,
-                Ok(Err(reason)) => return Some((Err(reason), None)),
-                // The newest events may have been cut off by retention.
-                Err(_) => return None,
+                Ok(Err(reason)) => return Some((Err(Failure::Other(reason.into())), None)),
+                Err(_) => {
+                    let reason = anyhow!("the log was silent before event {to}: run the command again");
+                    return Some((Err(Failure::Unreachable(reason)), None));
+                }
             };
             let more = event.offset() < to;
             (event.offset() <= to).then(|| (Ok(event), more.then_some(log)))
         });
         let (began, mut number, mut is_first) = (Instant::now(), 0_u32, true);
         let publishes = events.map(|event| {
-            let event = event.map_err(|error| Failure::Other(error.into())).and_then(|event| {
+            let event = event.and_then(|event: LoggedEvent| {
                 // A duration before now means another place in a later run.
                 if std::mem::take(&mut is_first) {
                     self.position().reached(event.offset(), true)?;

@@ -1,0 +1,93 @@
+//! Which queues have no consumer: jobs that wait there will not start.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use leveret::{
+    Broker,
+    probe::{Probe, Refusal},
+};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
+
+/// The time for which an answer of the broker counts.
+const KNOWN_FOR: Duration = Duration::from_secs(5);
+/// The longest wait of a caller. Later answers are for the next one.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
+/// The most queues that are remembered.
+const MOST_QUEUES: usize = 1_000;
+
+/// Asks the broker for the consumers of queues, over a connection of its own that is opened when it is needed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Consumers(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    probe: Option<Probe>,
+    /// Whether a queue exists without a consumer, and since when that is known.
+    queues: BTreeMap<String, (Instant, bool)>,
+}
+
+impl Consumers {
+    /// Returns those of the queues that exist and have no consumer, as far as the broker answers soon.
+    pub(crate) async fn without(&self, broker: &Broker, queues: BTreeSet<String>) -> BTreeSet<String> {
+        if queues.is_empty() || broker.is_memory() {
+            return BTreeSet::new();
+        }
+        let answered = async {
+            let mut known = self.0.lock().await;
+            let mut found = BTreeSet::new();
+            for queue in queues {
+                if known.is_without(broker, &queue).await {
+                    found.insert(queue);
+                }
+            }
+            found
+        };
+        timeout(ANSWERED_WITHIN, answered).await.unwrap_or_default()
+    }
+}
+
+impl Known {
+    async fn is_without(&mut self, broker: &Broker, queue: &str) -> bool {
+        if let Some((at, is_without)) = self.queues.get(queue)
+            && at.elapsed() < KNOWN_FOR
+        {
+            return *is_without;
+        }
+        let is_without = match self.probe(broker).await {
+            None => false,
+            Some(probe) => match probe.depth(queue).await {
+                Ok(depth) => depth.consumers == 0,
+                Err(Refusal::Missing | Refusal::Denied(_) | Refusal::Mismatch(_)) => false,
+                // The next question opens a new connection.
+                Err(Refusal::Failed(_)) => {
+                    self.probe = None;
+                    false
+                }
+            },
+        };
+        if self.queues.len() >= MOST_QUEUES {
+            self.queues.clear();
+        }
+        self.queues.insert(queue.to_owned(), (Instant::now(), is_without));
+        is_without
+    }
+
+    async fn probe(&mut self, broker: &Broker) -> Option<&mut Probe> {
+        if self.probe.is_none() {
+            for url in broker.config().addresses() {
+                self.probe = Probe::connect(url, broker.config()).await.ok();
+                if self.probe.is_some() {
+                    break;
+                }
+            }
+        }
+        self.probe.as_mut()
+    }
+}
