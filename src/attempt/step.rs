@@ -4,10 +4,11 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lapin::types::FieldTable;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use crate::{
+    JobResult,
     attempt::{
         admission::Incoming,
         context::Context,
@@ -41,10 +42,15 @@ pub(crate) enum NotKept {
     Unserialisable(serde_json::Error),
 }
 
-#[derive(Debug, Default)]
+/// What the report of a success has, also as an inbox keeps it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Success {
+    #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     too_large: Option<u64>,
+    #[serde(skip_serializing_if = "Steps::is_empty")]
     add: Steps,
 }
 
@@ -159,6 +165,48 @@ impl<S> Context<S> {
     }
 }
 
+/// For an inbox: what a later delivery of a job reports that has been done.
+#[doc(hidden)]
+impl<S> Context<S> {
+    /// Returns whether a workflow or a caller waits for the result of the job.
+    #[must_use]
+    pub fn __is_awaited(&self) -> bool {
+        self.inner.received.step.is_some() || self.inner.received.reply.is_some()
+    }
+
+    /// Returns what the job reports if it ends now with this result, as JSON; `None` if nothing waits for it.
+    ///
+    /// # Errors
+    ///
+    /// The result does not serialise, or is too large to be kept.
+    pub fn __success(&self, result: &impl Serialize) -> JobResult<Option<String>> {
+        if !self.__is_awaited() {
+            return Ok(None);
+        }
+        let result = serde_json::value::to_raw_value(result)?;
+        let size = result.get().len();
+        if size > RESULT_LIMIT {
+            let limit = RESULT_LIMIT;
+            return Err(
+                format!("the result has {size} bytes, and at most {limit} are kept: return a smaller one").into()
+            );
+        }
+        let add = self.inner.received.step.as_deref().map(|slot| slot.lock().add.clone()).unwrap_or_default();
+        let success = Success { result: Some(result).filter(|json| json.get() != "null"), too_large: None, add };
+        Ok(Some(serde_json::to_string(&success)?))
+    }
+
+    /// Makes the end of the job report what [`__success`](Self::__success) returned.
+    pub fn __restore_success(&self, success: &str) {
+        let Ok(success) = serde_json::from_str::<Success>(success) else { return };
+        let received = &self.inner.received;
+        received.restore_reply(success.result.as_deref().map_or("null", RawValue::get));
+        if let Some(slot) = received.step.as_deref() {
+            *slot.lock() = success;
+        }
+    }
+}
+
 /// Publishes the end of a step, if this is its end, and returns how its job may be settled once the end is confirmed.
 ///
 /// Without a confirm there is no ack: the workflow would wait indefinitely for a job that has left the broker.
@@ -221,12 +269,12 @@ fn outcome(disposition: &Disposition, settlement: Settlement, received: &Incomin
         Settlement::Ack => {}
     }
     match disposition.row().update {
-        Update::Succeeded => {
+        // An inbox may have kept what the run reported that did the job.
+        Update::Succeeded | Update::Duplicate => {
             let success = received.step.as_deref().map(|slot| std::mem::take(&mut *slot.lock())).unwrap_or_default();
             let Success { result, too_large, add } = success;
             Some(StepOutcome::Completed { result, too_large, add })
         }
-        Update::Duplicate => Some(StepOutcome::completed()),
         Update::Dead => {
             let (kind, error) = disposition.error();
             failed(kind.as_str(), error)

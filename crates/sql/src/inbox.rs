@@ -30,6 +30,7 @@ use leveret::{
     Context, JobError, JobResult,
     time::{at_unix_ms, millis},
 };
+use serde::Serialize;
 
 use crate::{
     Result,
@@ -40,8 +41,8 @@ const MIGRATIONS: Migrations = Migrations {
     name: "inbox",
     table: "leveret_inbox_migrations",
     lock: TABLES_LOCK,
-    sqlite: &[include_str!("../migrations/inbox/sqlite/1.sql")],
-    postgres: &[include_str!("../migrations/inbox/postgres/1.sql")],
+    sqlite: &[include_str!("../migrations/inbox/sqlite/1.sql"), include_str!("../migrations/inbox/sqlite/2.sql")],
+    postgres: &[include_str!("../migrations/inbox/postgres/1.sql"), include_str!("../migrations/inbox/postgres/2.sql")],
 };
 
 /// The rows that one statement deletes, so that transactions stay short.
@@ -137,11 +138,60 @@ impl Inbox {
             dialect.now()
         );
         let sql = Sql::new(text).arg(ctx.queue()).arg(ctx.job_id().as_bytes());
-        if on.connection().execute(sql).await.map_err(|error| MIGRATIONS.explain(error))? == 0 {
-            Err(JobError::duplicate())
-        } else {
-            Ok(())
+        if on.connection().execute(sql).await.map_err(|error| MIGRATIONS.explain(error))? > 0 {
+            return Ok(());
         }
+        if ctx.__is_awaited() {
+            let sql = Sql::new("SELECT success FROM leveret_inbox WHERE queue = $1 AND job_id = $2");
+            let sql = sql.arg(ctx.queue()).arg(ctx.job_id().as_bytes());
+            let rows = on.connection().rows(sql).await.map_err(|error| MIGRATIONS.explain(error))?;
+            let success: Option<String> = rows.first().map(|row| row.try_get("success")).transpose()?.flatten();
+            if let Some(success) = success {
+                ctx.__restore_success(&success);
+            }
+        }
+        Err(JobError::duplicate())
+    }
+
+    /// Keeps the job's result beside its record, and the [steps that it added](Context::add_steps) to its workflow: the last
+    /// call before the commit, after [`once`](Self::once). If the worker is killed before it has reported them, the next
+    /// delivery of the job ends as a duplicate and reports what is kept. Without this call it reports no result.
+    ///
+    /// For steps of workflows and for requests. For other jobs nothing is kept.
+    ///
+    /// ```
+    /// use leveret::{Context, JobResult};
+    /// use leveret_sql::Inbox;
+    /// use sqlx::PgPool;
+    ///
+    /// async fn charge(cents: i64, ctx: Context<PgPool>) -> JobResult<i64> {
+    ///     let mut tx = ctx.state().begin().await?;
+    ///     Inbox::once(&mut tx, &ctx).await?;
+    ///     let charge = sqlx::query_scalar("INSERT INTO charges (cents) VALUES ($1) RETURNING number").bind(cents);
+    ///     let number: i64 = charge.fetch_one(&mut *tx).await?;
+    ///     Inbox::finish(&mut tx, &ctx, &number).await?;      // the next step reads it, whatever happens to this worker
+    ///     tx.commit().await?;
+    ///     Ok(number)
+    /// }
+    /// # let _ = charge;
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// An error that is retried, as of [`once`](Self::once), or because the result does not serialise or has more than
+    /// 64 KiB.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`once`](Self::once).
+    pub async fn finish<S>(on: &mut impl Connection, ctx: &Context<S>, result: &impl Serialize) -> JobResult {
+        let Some(success) = ctx.__success(result)? else { return Ok(()) };
+        let sql = Sql::new("UPDATE leveret_inbox SET success = $1 WHERE queue = $2 AND job_id = $3");
+        let sql = sql.arg(success.as_str()).arg(ctx.queue()).arg(ctx.job_id().as_bytes());
+        if on.connection().execute(sql).await.map_err(|error| MIGRATIONS.explain(error))? == 0 {
+            return Err("Inbox::finish needs the record of Inbox::once in the same transaction".into());
+        }
+        Ok(())
     }
 
     /// Counts the recorded jobs.

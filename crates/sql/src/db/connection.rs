@@ -94,13 +94,22 @@ impl ConnectionMut<'_> {
     }
 
     /// Runs a statement in the caller's transaction, and returns how many rows it changed.
-    pub(crate) async fn execute(mut self, sql: Sql) -> Result<u64> {
+    pub(crate) async fn execute(self, sql: Sql) -> Result<u64> {
+        Ok(self.ask(sql).await?.0)
+    }
+
+    /// Runs a statement in the caller's transaction, and returns its rows.
+    pub(crate) async fn rows(self, sql: Sql) -> Result<Vec<Row>> {
+        Ok(self.ask(sql).await?.1)
+    }
+
+    async fn ask(mut self, sql: Sql) -> Result<StatementResult> {
         let limit = match self {
             Self::Postgres(_) => IN_TRANSACTION,
             // SQLite itself reports a lock that is held for too long.
             Self::Sqlite(_) => LONG,
         };
-        within(limit, async { Ok(self.fetch(sql).await?.0) }).await
+        within(limit, async { Ok(self.fetch(sql).await?) }).await
     }
 
     /// Runs a statement without a time limit.

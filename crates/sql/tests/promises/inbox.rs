@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use leveret::{Broker, Config, Context, Job, JobResult, Queue, RetryPolicy, Worker, testing};
+use leveret::{Broker, Config, Context, Job, JobOutput, JobResult, Queue, RetryPolicy, Worker, testing};
 use leveret_harness::{Database, eventually, eventually_eq};
 use leveret_sql::{Error, Inbox};
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,7 @@ leveret_harness::on_both_databases! {
     ids_are_noted_byte_for_byte_and_by_queue,
     what_was_done_long_ago_is_forgotten,
     a_database_without_an_inbox_says_how_to_make_one,
+    a_request_that_comes_again_gets_the_result_of_the_run_that_had_the_effect,
 }
 
 /// Adds a line to the ledger.
@@ -35,6 +36,10 @@ struct Line {
 impl Job for Line {
     const NAME: &'static str = "ledger.line";
     const QUEUE: &'static str = "ledger";
+}
+
+impl JobOutput for Line {
+    type Output = i64;
 }
 
 async fn line(job: Line, ctx: Context<Pool>) -> JobResult {
@@ -117,6 +122,37 @@ async fn a_job_that_comes_again_is_a_duplicate_without_effect(database: Database
 /// The first promise again, for a database behind a pooler.
 pub(crate) async fn is_done_once_through(url: &str) {
     a_job_that_comes_again_is_a_duplicate_without_effect(Database::at(url.to_owned())).await;
+}
+
+async fn a_request_that_comes_again_gets_the_result_of_the_run_that_had_the_effect(database: Database) {
+    async fn count(job: Line, ctx: Context<Pool>) -> JobResult<i64> {
+        const EFFECT: &str = "INSERT INTO ledger (number) VALUES ($1)";
+        const COUNT: &str = "SELECT count(*) FROM ledger";
+        macro_rules! once {
+            ($tx:expr) => {{
+                let mut tx = $tx;
+                Inbox::once(&mut tx, &ctx).await?;
+                sqlx::query(EFFECT).bind(job.number).persistent(false).execute(&mut *tx).await?;
+                let lines: i64 = sqlx::query_scalar(COUNT).persistent(false).fetch_one(&mut *tx).await?;
+                Inbox::finish(&mut tx, &ctx, &lines).await?;
+                tx.commit().await?;
+                Ok(lines)
+            }};
+        }
+        match ctx.state() {
+            Pool::Postgres(pool) => once!(pool.begin().await?),
+            Pool::Sqlite(pool) => once!(pool.begin_with("BEGIN IMMEDIATE").await?),
+        }
+    }
+    let (pool, _) = ledger(&database).await;
+    let broker = Broker::memory();
+    let running = testing::start(Worker::new(pool.clone()).handle(count), &broker).await.unwrap();
+    for (id, lines_then) in [("a", 1), ("b", 2), ("a", 1), ("b", 2)] {
+        let lines = broker.publisher().request(&Line { number: 7, fails: false }).id(id).await.unwrap();
+        assert_eq!(lines, lines_then, "{id}");
+    }
+    running.stop().await.unwrap();
+    assert_eq!(lines(&pool).await, BTreeMap::from([(7, 2)]));
 }
 
 async fn what_is_rolled_back_is_done_when_it_is_tried_again(database: Database) {
