@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "what a test needs and does not get fails it")]
 
 mod batches;
+mod checkpoints;
 mod clocks;
 mod connecting;
 mod connections;

@@ -11,6 +11,7 @@ mod publisher;
 mod requests;
 mod soak;
 mod worker;
+mod workflows;
 
 use std::{future::Future, pin::Pin};
 
@@ -81,6 +82,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     special!(requests::requests_whose_broker_is_killed_twice, "callers that wait while their broker is killed"),
     special!(batches::batches_whose_worker_is_killed, "kill -9 in the middle of batches"),
     special!(batches::batches_with_one_bad_job_in_a_thousand, "a job that fails each batch that it is part of"),
+    special!(workflows::workflows_of_which_everything_is_killed, "kill -9 of servers, workers, database and broker"),
     special!(soak::everything_at_random, "all of these in random order, some on top of each other"),
 ];
 

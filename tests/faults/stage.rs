@@ -171,7 +171,7 @@ impl<'a> Stage<'a> {
         self.until("the load flows", |stage| stage.books.audit.published() > 50).await
     }
 
-    async fn new_worker(&self, index: usize) -> Actor {
+    pub(crate) async fn new_worker(&self, index: usize) -> Actor {
         Actor::start(&self.urls, &self.worker_arguments(index)).await
     }
 

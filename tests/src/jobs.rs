@@ -32,6 +32,12 @@ pub enum Act {
     BlockMs(u64),
     /// Takes the whole process down.
     Abort,
+    /// Counts from its checkpoint, 20 ms a number, and logs each as the end of `<label>.<number>`. It saves each number, or
+    /// yields with it.
+    Count {
+        to: u32,
+        yields: bool,
+    },
 }
 
 /// The actions of the runs of a job, in turn. Later runs repeat the last one.
@@ -112,10 +118,25 @@ impl Log {
             runs.len() - 1
         };
         let turn = self.of(&job.label).len() - 1;
-        let result = self.act(job.acts.get(turn).or(job.acts.last()).unwrap_or(&Act::Succeed)).await;
+        let result = match job.acts.get(turn).or(job.acts.last()).unwrap_or(&Act::Succeed) {
+            Act::Count { to, yields } => self.count(&job.label, ctx, *to, *yields).await,
+            act => self.act(act).await,
+        };
         self.runs.lock().unwrap()[index].finished = true;
         self.write("end", &job.label, ctx.attempt());
         result
+    }
+
+    async fn count(&self, label: &str, ctx: &Context<Self>, to: u32, yields: bool) -> JobResult {
+        for number in ctx.checkpoint()?.unwrap_or(0)..to {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            self.write("end", &format!("{label}.{number}"), ctx.attempt());
+            if yields {
+                return ctx.yield_with(&(number + 1));
+            }
+            ctx.save_checkpoint(&(number + 1))?;
+        }
+        Ok(())
     }
 
     /// One line in one write, so that lines of several processes do not mix and a killed process loses none.
@@ -138,6 +159,7 @@ impl Log {
             Act::Gate => self.gate.cancelled().await,
             Act::BlockMs(ms) => std::thread::sleep(Duration::from_millis(*ms)),
             Act::Abort => std::process::abort(),
+            Act::Count { .. } => {}
         }
         Ok(())
     }

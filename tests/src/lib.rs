@@ -1,5 +1,5 @@
 //! Helpers of the tests: a job whose payload is its script, in this process or in one of its own (`jobs`), and the load of
-//! the fault suite with its audit (`load`, `audit`).
+//! the fault suite with its audit (`load`, `audit`, `workflows`).
 #![expect(clippy::unwrap_used, reason = "what a test needs and does not get fails it")]
 #![expect(missing_docs, clippy::missing_errors_doc, reason = "tests are read with their names")]
 
@@ -8,6 +8,7 @@ pub mod certificates;
 pub mod fires;
 pub mod jobs;
 pub mod load;
+pub mod workflows;
 
 /// Compiles the Rust of the README, and runs what is not `no_run`.
 #[cfg(doctest)]

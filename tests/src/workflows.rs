@@ -1,0 +1,339 @@
+//! Random workflows of the fault suite's load, and the audit of what ran: by an interpreter of the definition that knows
+//! nothing of the engine.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
+
+use fastrand::Rng;
+use leveret::{
+    Job, NewJob,
+    workflow::{IfFailed, Workflow},
+};
+
+use crate::load::{End, Line, Load, What, now_us};
+
+/// The most steps of a workflow, and members of a group.
+const MOST_STEPS: usize = 8;
+const MOST_MEMBERS: usize = 6;
+
+/// A step of a planned workflow.
+#[derive(Clone, Debug)]
+struct PlannedStep {
+    /// Steps before it.
+    after: Vec<usize>,
+    is_group: bool,
+    /// For each job, how often it fails before its end, and the end.
+    jobs: Vec<(u32, End)>,
+    /// True if the workflow goes on without it.
+    is_skipped: bool,
+    is_compensated: bool,
+}
+
+/// A workflow whose course is known beforehand.
+#[derive(Clone, Debug)]
+pub struct PlannedWorkflow {
+    id: String,
+    steps: Vec<PlannedStep>,
+    has_on_failure: bool,
+}
+
+/// What became of the jobs of all workflows, by the files of the workers.
+#[derive(Debug, Default)]
+pub struct WorkflowRuns {
+    runs: BTreeMap<String, Runs>,
+}
+
+#[derive(Debug, Default)]
+struct Runs {
+    first_start: Option<u64>,
+    /// The first time at which it was done, or failed for good.
+    first_end: Option<(u64, bool)>,
+    starts: usize,
+    /// Deliveries of the first attempt that are no redeliveries: more than one only if a publish was repeated.
+    published: usize,
+}
+
+/// The end of a workflow, as the server knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Completed,
+    Failed,
+}
+
+fn name(step: usize) -> String {
+    format!("s{step}")
+}
+
+fn job(queue: &str, fails: u32, end: End, work_ms: u64) -> NewJob {
+    let load = Load { made_us: now_us(), work_ms, fails, end };
+    NewJob::raw(Load::NAME, queue, serde_json::to_string(&load).unwrap())
+}
+
+impl PlannedWorkflow {
+    /// Draws a workflow.
+    #[must_use]
+    pub fn random(random: &mut Rng, id: String) -> Self {
+        let count = random.usize(1..=MOST_STEPS);
+        let steps = (0..count).map(|step| {
+            let is_group = random.f64() < 0.3;
+            let jobs = if is_group { random.usize(0..=MOST_MEMBERS) } else { 1 };
+            PlannedStep {
+                after: (0..step).filter(|_| random.f64() < 0.4).collect(),
+                is_group,
+                jobs: (0..jobs)
+                    .map(|_| {
+                        let fails = u32::from(random.f64() < 0.1);
+                        (fails, if random.f64() < 0.04 { End::GivenUp } else { End::Done })
+                    })
+                    .collect(),
+                is_skipped: random.f64() < 0.25,
+                is_compensated: random.f64() < 0.4,
+            }
+        });
+        Self { id, steps: steps.collect(), has_on_failure: random.bool() }
+    }
+
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Returns the definition, whose jobs are for this queue.
+    #[must_use]
+    pub fn definition(&self, queue: &str) -> Workflow {
+        let mut workflow = Workflow::new("planned").id(self.id.as_str());
+        for (at, step) in self.steps.iter().enumerate() {
+            let mut jobs = step.jobs.iter().map(|(fails, end)| job(queue, *fails, *end, 3));
+            workflow = match jobs.next() {
+                Some(first) if !step.is_group => workflow.step(name(at), first),
+                first => workflow.steps(name(at), first.into_iter().chain(jobs)),
+            };
+            workflow = workflow.after(step.after.iter().map(|before| name(*before)).collect::<Vec<_>>());
+            if step.is_skipped {
+                workflow = workflow.if_failed(IfFailed::Skip);
+            }
+            if step.is_compensated {
+                workflow = workflow.compensate(job(queue, 0, End::Done, 1));
+            }
+        }
+        if self.has_on_failure { workflow.on_failure(job(queue, 0, End::Done, 1)) } else { workflow }
+    }
+
+    /// The number of its jobs, without those that undo.
+    #[must_use]
+    pub fn jobs(&self) -> usize {
+        self.steps.iter().map(|step| step.jobs.len()).sum()
+    }
+
+    fn ids(&self, step: usize) -> Vec<String> {
+        let of = |member: usize| match self.steps[step].is_group {
+            true => format!("{}:{}:{member}", self.id, name(step)),
+            false => format!("{}:{}", self.id, name(step)),
+        };
+        (0..self.steps[step].jobs.len()).map(of).collect()
+    }
+
+    fn compensation(&self, step: usize) -> String {
+        format!("{}:{}:compensation", self.id, name(step))
+    }
+
+    fn on_failure(&self) -> String {
+        format!("{}::on_failure", self.id)
+    }
+
+    /// Returns what is wrong with the runs of this workflow, which has ended in this way.
+    #[must_use]
+    pub fn audit(&self, ended: Ended, runs: &WorkflowRuns) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut fault = |text: String| faults.push(format!("{}: {text}; {ended:?} {self:?}", self.id));
+        let end = |id: &str| runs.runs.get(id).and_then(|runs| runs.first_end);
+        let start = |id: &str| runs.runs.get(id).and_then(|runs| runs.first_start);
+        // The time of a step's end, if it ended so that the workflow may go on.
+        let good = |step: usize| -> Option<u64> {
+            let ends = self.ids(step).iter().map(|id| end(id)).collect::<Option<Vec<_>>>()?;
+            let is_good = ends.iter().all(|(_, is_done)| *is_done || self.steps[step].is_skipped);
+            is_good.then(|| ends.iter().map(|(at, _)| *at).max().unwrap_or(0))
+        };
+        for (at, step) in self.steps.iter().enumerate() {
+            for id in self.ids(at) {
+                let Some(started) = start(&id) else { continue };
+                for before in &step.after {
+                    if good(*before).is_none_or(|ended| ended > started) {
+                        fault(format!("{id} ran before {} had ended", name(*before)));
+                    }
+                }
+            }
+        }
+        let is_fatal = |step: &usize| {
+            !self.steps[*step].is_skipped && self.ids(*step).iter().any(|id| matches!(end(id), Some((_, false))))
+        };
+        let has_failed = (0..self.steps.len()).any(|step| is_fatal(&step));
+        let mut expected = BTreeSet::new();
+        match ended {
+            Ended::Completed => {
+                if has_failed {
+                    fault("a step failed for good".to_owned());
+                }
+                for step in (0..self.steps.len()).filter(|step| good(*step).is_none()) {
+                    fault(format!("{} did not run to its end", name(step)));
+                }
+            }
+            Ended::Failed => {
+                if !has_failed {
+                    fault("no step failed for good".to_owned());
+                }
+                let is_done = |step: &usize| self.ids(*step).iter().any(|id| matches!(end(id), Some((_, true))));
+                let undone = (0..self.steps.len()).filter(|step| self.steps[*step].is_compensated && is_done(step));
+                let undone: Vec<_> = undone.collect();
+                expected.extend(undone.iter().map(|step| self.compensation(*step)));
+                if self.has_on_failure {
+                    expected.insert(self.on_failure());
+                }
+                for id in expected.iter().filter(|id| !matches!(end(id), Some((_, true)))) {
+                    fault(format!("{id} did not run"));
+                }
+                for step in &undone {
+                    let before = self.steps[*step].after.iter().filter(|before| undone.contains(before));
+                    for before in before {
+                        let (later, earlier) = (end(&self.compensation(*step)), start(&self.compensation(*before)));
+                        if later.zip(earlier).is_some_and(|((ended, _), started)| ended > started) {
+                            fault(format!("{} was undone before {}", name(*before), name(*step)));
+                        }
+                    }
+                }
+            }
+        }
+        let of_steps: BTreeSet<_> = (0..self.steps.len()).flat_map(|step| self.ids(step)).collect();
+        let prefix = format!("{}:", self.id);
+        for (id, _) in runs.runs.range(prefix.clone()..).take_while(|(id, _)| id.starts_with(&prefix)) {
+            if !of_steps.contains(id) && !expected.contains(id) {
+                fault(format!("{id} should not have run"));
+            }
+        }
+        faults
+    }
+}
+
+impl WorkflowRuns {
+    /// Adds a line of a worker's file.
+    pub fn read(&mut self, line: &Line) {
+        let runs = self.runs.entry(line.id.clone()).or_default();
+        let earlier = |known: Option<u64>| Some(known.map_or(line.at_us, |known| known.min(line.at_us)));
+        match line.what {
+            What::Start => {
+                runs.first_start = earlier(runs.first_start);
+                runs.starts += 1;
+                runs.published += usize::from(line.attempt == 1 && !line.redelivered);
+            }
+            What::Done => runs.ends(line.at_us, true),
+            // A first failure is planned only for jobs that succeed later.
+            What::Fail => runs.ends(line.at_us, false),
+            _ => {}
+        }
+    }
+
+    /// The number of jobs that ran, and of those that ran more than once.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        (self.runs.len(), self.runs.values().filter(|runs| runs.published > 1).count())
+    }
+
+    /// The history of a workflow as text.
+    #[must_use]
+    pub fn history(&self, id: &str) -> String {
+        let mut text = String::new();
+        for (job, runs) in self.runs.range(format!("{id}:")..).take_while(|(job, _)| job.starts_with(&format!("{id}:")))
+        {
+            let _ = writeln!(text, "{job}: {runs:?}");
+        }
+        text
+    }
+}
+
+impl Runs {
+    /// A success counts rather than the failures before it.
+    fn ends(&mut self, at: u64, is_done: bool) {
+        let is_first = match self.first_end {
+            None => true,
+            Some((known, was_done)) => (is_done && !was_done) || (is_done == was_done && at < known),
+        };
+        if is_first {
+            self.first_end = Some((at, is_done));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(jobs: [&[End]; 3], after: [&[usize]; 3]) -> PlannedWorkflow {
+        let step = |(ends, after): (&[End], &[usize])| PlannedStep {
+            after: after.to_vec(),
+            is_group: ends.len() != 1,
+            jobs: ends.iter().map(|end| (0, *end)).collect(),
+            is_skipped: false,
+            is_compensated: true,
+        };
+        let steps = jobs.into_iter().zip(after).map(step).collect();
+        PlannedWorkflow { id: "w".to_owned(), steps, has_on_failure: true }
+    }
+
+    fn runs(lines: &[&str]) -> WorkflowRuns {
+        let mut runs = WorkflowRuns::default();
+        lines.iter().for_each(|line| runs.read(&line.parse().unwrap()));
+        runs
+    }
+
+    fn faults(plan: &PlannedWorkflow, ended: Ended, lines: &[&str]) -> Vec<String> {
+        let faults = plan.audit(ended, &runs(lines));
+        faults.iter().map(|fault| fault.split(';').next().unwrap().trim_start_matches("w: ").to_owned()).collect()
+    }
+
+    #[test]
+    fn a_workflow_that_completed_ran_all_jobs_in_their_order() {
+        let plan = plan([&[End::Done], &[End::Done, End::Done], &[End::Done]], [&[], &[0], &[1]]);
+        let whole = [
+            "1 start 7 1 false 0 w:s0",
+            "2 done 7 1 false 0 w:s0",
+            "3 start 7 1 false 0 w:s1:0",
+            "3 start 8 1 false 0 w:s1:1",
+            "4 done 7 1 false 0 w:s1:0",
+            "6 done 8 1 false 0 w:s1:1",
+            "7 start 7 1 false 0 w:s2",
+            "8 done 7 1 false 0 w:s2",
+        ];
+        assert!(faults(&plan, Ended::Completed, &whole).is_empty());
+        assert_eq!(faults(&plan, Ended::Completed, &whole[..7]), ["s2 did not run to its end"]);
+        let early = [&whole[..6], &["5 start 7 1 false 0 w:s2", "8 done 7 1 false 0 w:s2"]].concat();
+        assert_eq!(faults(&plan, Ended::Completed, &early), ["w:s2 ran before s1 had ended"]);
+        let more = [&whole[..], &["9 start 7 1 false 0 w:s0:compensation"]].concat();
+        assert_eq!(faults(&plan, Ended::Completed, &more), ["w:s0:compensation should not have run"]);
+        assert_eq!(faults(&plan, Ended::Failed, &whole)[0], "no step failed for good");
+    }
+
+    #[test]
+    fn a_workflow_that_failed_undid_what_had_succeeded_in_reverse() {
+        let plan = plan([&[End::Done], &[End::Done], &[End::GivenUp]], [&[], &[0], &[1]]);
+        let lines = |first: &str, second: &str| {
+            let undo = |at: u32, step: &str| {
+                [format!("{at} start 7 1 false 0 {step}"), format!("{} done 7 1 false 0 {step}", at + 1)]
+            };
+            let steps = [undo(1, "w:s0"), undo(3, "w:s1")].concat();
+            let failed = ["5 start 7 1 false 0 w:s2".to_owned(), "6 fail 7 1 false 0 w:s2".to_owned()];
+            let undone = [undo(7, first), undo(9, second), undo(11, "w::on_failure")].concat();
+            [steps, failed.to_vec(), undone].concat()
+        };
+        let faults = |lines: Vec<String>| {
+            let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+            faults(&plan, Ended::Failed, &lines)
+        };
+        assert!(faults(lines("w:s1:compensation", "w:s0:compensation")).is_empty());
+        assert_eq!(faults(lines("w:s0:compensation", "w:s1:compensation")), ["s0 was undone before s1"]);
+        let mut without = lines("w:s1:compensation", "w:s0:compensation");
+        without.truncate(10);
+        assert_eq!(faults(without), ["w::on_failure did not run"]);
+    }
+}
