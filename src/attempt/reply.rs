@@ -15,6 +15,7 @@ use crate::{
     attempt::{
         admission::Incoming,
         disposition::{Disposition, Settlement, Update},
+        step::NotKept,
     },
     broker::Broker,
     message::{Message, reply::DIRECT_REPLY, republish::ERROR_TEXT_LIMIT, truncated},

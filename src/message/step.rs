@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::FieldTable;
 use serde::{Deserialize, Serialize};
 
 use crate::{

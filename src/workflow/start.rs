@@ -75,7 +75,7 @@ impl Publisher {
         sent.await.map_err(|error| match error {
             // Its target has a short name, the same in all namespaces.
             PublishError::Unroutable { .. } => {
-                PublishError::Unroutable { queue: Topology::new(&self.broker.config().namespace).workflows() }
+                PublishError::Unroutable { queue: Topology::new(&self.broker().config().namespace).workflows() }
             }
             other => other,
         })?;

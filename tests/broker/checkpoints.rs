@@ -1,6 +1,6 @@
 //! Long jobs go on where they stopped.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use leveret_tests::jobs::{Act, script};
 

@@ -66,7 +66,7 @@ impl Known {
                 Ok(depth) => depth.consumers == 0,
                 Err(Refusal::Missing | Refusal::Denied(_) | Refusal::Mismatch(_)) => false,
                 // The next question opens a new connection.
-                Err(Refusal::Failed(_)) => {
+                Err(_) => {
                     self.probe = None;
                     false
                 }

@@ -71,7 +71,8 @@ pub use crate::{
     retention::{Pruned, Retention},
     status::{JobFilter, JobState, StatusChange, TimelineEntry, TrackedJob},
     workflows::{
-        AppliedWorkflows, InputOutcome, NewWorkflow, StoredStep, StoredWorkflow, StoredWorkflowJob, WorkflowCounts,
-        WorkflowFilter, WorkflowInput, WorkflowMessage, WorkflowPublish, WorkflowPublishes,
+        AppliedWorkflows, BlockedMessage, InputOutcome, NewWorkflow, StoredStep, StoredWorkflow, StoredWorkflowJob,
+        WorkflowCounts, WorkflowFilter, WorkflowInput, WorkflowMessage, WorkflowPublish, WorkflowPublishes,
+        WorkflowSums,
     },
 };

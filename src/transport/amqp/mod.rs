@@ -213,7 +213,7 @@ impl Amqp {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
         let topology = &self.setup.topology;
         let session = AmqpSession::open_stream_at(up, &topology.event_log(), start).await?;
-        Ok(session.with_topics(short(&topology.topics())))
+        Ok(session.with_topics(short(&topology.topics()), self.setup.config.payload_limit))
     }
 
     pub(crate) async fn ensure(&self, plan: &Plan) -> Result<(), OpenError> {

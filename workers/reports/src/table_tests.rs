@@ -4,7 +4,7 @@ use crate::{
     dataset::{CsvFormat, Dataset},
     plan::QueryPlan,
     request::{Dialect, GenerateReport},
-    scan::scan,
+    scan::Scan,
     table::{ReportCell, ReportTable},
 };
 
@@ -13,8 +13,9 @@ fn table(text: &str, request: &str) -> ReportTable {
     let request: GenerateReport = serde_json::from_str(&request).unwrap();
     let mut dataset = Dataset::new("d.csv", text.as_bytes(), &CsvFormat::new(&Dialect::default()).unwrap()).unwrap();
     let plan = QueryPlan::new(&request, dataset.header(), dataset.delimiter()).unwrap();
-    let scan = scan(&mut dataset, &plan, 1000, &|| false).unwrap();
-    ReportTable::new(&request, &plan, scan)
+    let mut scan = Scan::new(&dataset, &plan, 1000);
+    assert!(scan.run(&mut dataset, &mut |_| false).unwrap());
+    ReportTable::new(&request, &plan, scan.finish())
 }
 
 /// Returns each row as people read it, its cells joined by a bar.

@@ -36,7 +36,6 @@ struct Saved<'s> {
     /// The data set that was read.
     bytes: u64,
     modified: SystemTime,
-    #[serde(borrow)]
     state: ScanState<'s>,
 }
 

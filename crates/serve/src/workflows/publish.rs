@@ -224,11 +224,7 @@ impl Services {
         }
         self.note_published(&pages).await;
         // Those that were not confirmed may have been published all the same.
-        let rest = |(message, jobs): (WorkflowMessage, u32)| {
-            let attempts = message.attempts.max(1);
-            WorkflowMessage { attempts, blocked_queue: None, ..message.without_first(jobs) }
-        };
-        open.extend(pages.into_iter().map(rest));
+        open.extend(pages.into_iter().map(|(message, jobs)| message.without_first(jobs).uncertain()));
         self.note_blocked(blocked).await;
         open
     }

@@ -89,6 +89,12 @@ impl WorkflowMessage {
         Self { first: self.first.saturating_add(jobs).min(self.last), ..self }
     }
 
+    /// Returns the message as one of which any job may have been published without a confirm.
+    #[must_use]
+    pub fn uncertain(self) -> Self {
+        Self { attempts: self.attempts.max(1), blocked_queue: None, ..self }
+    }
+
     /// Returns whether none of its jobs has been published: no server has tried yet, or its queue did not exist.
     pub(super) fn is_unpublished(&self) -> bool {
         self.kind == Kind::Step && (self.attempts == 0 || self.blocked_queue.is_some())

@@ -4,13 +4,13 @@ use leveret::{
     NewJob,
     time::at_unix_ms,
     workflow::{
-        IfFailed, Role, StepEnd, StepOutcome, StepRef, Workflow,
+        IfFailed, Role, StepEnd, StepOutcome, StepRef, Steps, Workflow,
         engine::{Input, MemberEnd, Refusal, Status, StepPhase, Waiting, Which},
     },
 };
 use leveret_store::{
-    AppliedWorkflows, InputOutcome, NewWorkflow, Retention, Store, WorkflowFilter, WorkflowInput, WorkflowMessage,
-    WorkflowPublishes,
+    AppliedWorkflows, AuditStamp, BlockedMessage, DeadFilter, DeadSource, InputOutcome, NewDead, NewWorkflow,
+    Retention, Store, WorkflowFilter, WorkflowInput, WorkflowMessage, WorkflowPublishes, WorkflowSums,
 };
 
 use crate::database::{DAY, Database, NOW, OpenStore};
@@ -29,6 +29,11 @@ leveret_harness::on_both_databases! {
     retention_deletes_ended_workflows_alone,
     lists_are_narrowed_and_come_in_pages,
     texts_that_no_database_takes_are_refused_alone,
+    a_payload_that_is_json_by_its_grammar_alone_is_published_as_it_is,
+    a_cancelled_job_that_may_be_published_is_published_again_for_a_worker_to_end,
+    of_two_servers_each_adds_its_steps,
+    the_jobs_of_a_large_workflow_are_all_counted,
+    the_dead_letters_of_a_former_life_are_purged,
 }
 
 fn job() -> NewJob {
@@ -86,12 +91,20 @@ async fn publish(store: &Store, messages: Vec<WorkflowMessage>) -> Vec<String> {
         match content {
             WorkflowPublishes::Jobs(jobs) => ids.extend(jobs.iter().map(|job| job.end.of.to_string())),
             WorkflowPublishes::Cancel(id) => ids.push(format!("cancel {id}")),
+            WorkflowPublishes::Ends(ends) => ids.extend(ends.iter().map(|end| format!("end {}", end.of))),
+            WorkflowPublishes::Unreadable(reason) => panic!("{reason}"),
             WorkflowPublishes::Nothing => {}
         }
         let jobs = message.jobs();
         store.workflow_published(&[(message, jobs)], NOW).await.unwrap();
     }
     ids
+}
+
+/// Records that the queue `absent` does not exist.
+async fn block(store: &Store, message: &WorkflowMessage, due_at: u64) {
+    let (queue, error) = (Some("absent".to_owned()), "no such queue".to_owned());
+    store.workflows_blocked(&[BlockedMessage { message: message.clone(), queue, error, due_at }]).await.unwrap();
 }
 
 async fn status(store: &Store, id: &str) -> Status {
@@ -238,10 +251,16 @@ async fn of_two_servers_each_end_counts_once_and_each_step_is_published_once(dat
 async fn a_message_is_leased_and_taken_over_after_its_lease(database: Database) {
     let store = database.open().await;
     let decided = apply(&store, vec![start(Workflow::new("o").id("w").step("a", job()))]).await.messages;
-    assert!(store.due_workflow_messages(NOW + 20_000, 10).await.unwrap().is_empty());
-    let due = store.due_workflow_messages(NOW + 40_000, 10).await.unwrap();
+    assert!(store.due_workflow_messages(NOW + 59_000, 10).await.unwrap().is_empty());
+    let lease = std::time::Duration::from_secs(60);
+    let renewed = store.renew_workflow_messages(decided.clone(), NOW + 59_000, lease).await.unwrap();
+    assert_eq!(renewed[0].leased_until, NOW + 119_000);
+    assert!(store.due_workflow_messages(NOW + 70_000, 10).await.unwrap().is_empty());
+    let due = store.due_workflow_messages(NOW + 120_000, 10).await.unwrap();
     assert_eq!((due[0].id, due[0].attempts), (decided[0].id, 1));
-    assert!(store.due_workflow_messages(NOW + 60_000, 10).await.unwrap().is_empty(), "leased again");
+    assert!(store.due_workflow_messages(NOW + 130_000, 10).await.unwrap().is_empty(), "leased again");
+    let late = store.renew_workflow_messages(renewed, NOW + 130_000, lease).await.unwrap();
+    assert!(late.is_empty(), "another server may have published it");
     assert_eq!(publish(&store, due).await, ["w:a"]);
     assert!(store.due_workflow_messages(NOW + DAY, 10).await.unwrap().is_empty());
 }
@@ -251,7 +270,7 @@ async fn a_queue_that_is_missing_is_shown_until_it_exists(database: Database) {
     let workflow = Workflow::new("o").id("w").step("a", job()).step("b", NewJob::raw("b", "absent", "{}"));
     let messages = apply(&store, vec![start(workflow)]).await.messages;
     let blocked = messages.iter().find(|message| message.jobs() == 1 && message.id != messages[0].id).unwrap();
-    store.workflow_blocked(blocked, Some("absent"), "no such queue", NOW + 1000).await.unwrap();
+    block(&store, blocked, NOW + 1000).await;
     publish(&store, vec![messages[0].clone()]).await;
     assert_eq!(status(&store, "w").await, Status::Waiting(Waiting::Queue("absent".into())));
     let found = store.workflow("w").await.unwrap().unwrap();
@@ -261,9 +280,16 @@ async fn a_queue_that_is_missing_is_shown_until_it_exists(database: Database) {
     assert_eq!(store.workflows(&waiting, None, 10).await.unwrap().items.len(), 1);
     let counts = store.count_workflows().await.unwrap();
     assert_eq!((counts.by_waiting.get("queue"), counts.unpublished), (Some(&1), 1));
+    assert_eq!(counts.unpublished_since, None, "what waits for a queue has an alert of its own");
+    // Another one waits for the same queue, for longer.
+    let other = Workflow::new("o").id("other").step("b", NewJob::raw("b", "absent", "{}"));
+    let messages = apply(&store, vec![start(other)]).await.messages;
+    block(&store, &messages[0], NOW + DAY).await;
     let due = store.due_workflow_messages(NOW + 1000, 10).await.unwrap();
-    publish(&store, due).await;
+    assert_eq!(publish(&store, due).await, ["w:b"]);
     assert_eq!(status(&store, "w").await, Status::Running);
+    let due = store.due_workflow_messages(NOW + 1000, 10).await.unwrap();
+    assert_eq!(publish(&store, due).await, ["other:b"], "the queue exists, so it need not wait");
     assert!(store.workflows(&waiting, None, 10).await.unwrap().items.is_empty());
 }
 
@@ -278,9 +304,16 @@ async fn a_cancelled_workflow_ends_also_if_its_jobs_were_never_published(databas
     publish(&store, apply(&store, vec![start(workflow)]).await.messages).await;
     let ends = Ends::of(&store, "w").await;
     let messages = apply(&store, vec![ends.done(&StepRef::step("w", "a"), "1")]).await.messages;
-    store.workflow_blocked(&messages[0], Some("absent"), "no such queue", NOW).await.unwrap();
+    block(&store, &messages[0], NOW + DAY).await;
     let applied = apply(&store, vec![input("w", Input::Cancel)]).await;
-    assert_eq!(publish(&store, applied.messages).await, ["cancel w", "w:a:compensation"]);
+    assert_eq!(publish(&store, applied.messages).await, ["cancel w"]);
+    let due = store.due_workflow_messages(NOW, 10).await.unwrap();
+    let content = store.workflow_publishes(&due, 10).await.unwrap().remove(0);
+    let WorkflowPublishes::Ends(cancelled) = content else { panic!("{content:?}") };
+    let inputs = cancelled.into_iter().map(|end| input("w", Input::End(end))).collect();
+    let applied = apply(&store, inputs).await;
+    publish(&store, due).await;
+    assert_eq!(publish(&store, applied.messages).await, ["w:a:compensation"]);
     let of = StepRef { role: Role::Compensation, ..StepRef::step("w", "a") };
     let applied = apply(&store, vec![ends.end(&of, StepOutcome::completed())]).await;
     assert_eq!(applied.ended, [("w".to_owned(), Status::Cancelled)]);
@@ -391,4 +424,102 @@ async fn texts_that_no_database_takes_are_refused_alone(database: Database) {
     .await;
     let unknown = InputOutcome::Refused(Refusal::UnknownStep);
     assert_eq!(applied.outcomes, [InputOutcome::Unknown, unknown.clone(), unknown, InputOutcome::Applied]);
+}
+
+async fn a_payload_that_is_json_by_its_grammar_alone_is_published_as_it_is(database: Database) {
+    let store = database.open().await;
+    let payloads =
+        [r#"{"cut": "\ud83d"}"#.to_owned(), "1e400".to_owned(), format!("{}{}", "[".repeat(200), "]".repeat(200))];
+    for (number, payload) in payloads.iter().enumerate() {
+        let json = format!(
+            r#"{{"name": "o", "id": "w{number}", "steps": {{"a": {{"job": "task", "queue": "tasks", "priority": 3,
+                "payload": {payload}}}}}}}"#
+        );
+        let applied = apply(&store, vec![start(serde_json::from_str(&json).unwrap())]).await;
+        let content = store.workflow_publishes(&applied.messages, 10).await.unwrap().remove(0);
+        let WorkflowPublishes::Jobs(jobs) = content else { panic!("{content:?}") };
+        assert_eq!((jobs[0].job.name(), jobs[0].queue.as_deref()), ("task", Some("tasks")));
+        let found = store.workflow(&format!("w{number}")).await.unwrap().unwrap();
+        assert_eq!(store.workflow_steps(&found, 0, 10).await.unwrap()[0].job, "task");
+    }
+}
+
+async fn a_cancelled_job_that_may_be_published_is_published_again_for_a_worker_to_end(database: Database) {
+    let store = database.open().await;
+    let workflow = Workflow::new("o").id("w").step("a", job()).compensate(job());
+    apply(&store, vec![start(workflow)]).await;
+    // The server that had it was killed, perhaps after the publish.
+    let due = store.due_workflow_messages(NOW + DAY, 10).await.unwrap();
+    apply(&store, vec![input("w", Input::Cancel)]).await;
+    let content = store.workflow_publishes(&due, 10).await.unwrap().remove(0);
+    let WorkflowPublishes::Jobs(jobs) = content else { panic!("{content:?}") };
+    assert!(jobs[0].is_cancelled, "where it cannot be, it is not published at all");
+    // It had run.
+    let ends = Ends::of(&store, "w").await;
+    let applied = apply(&store, vec![ends.done(&StepRef::step("w", "a"), "1")]).await;
+    assert_eq!(publish(&store, applied.messages).await, ["w:a:compensation"]);
+}
+
+async fn of_two_servers_each_adds_its_steps(database: Database) {
+    let (one, two) = (database.open().await, database.open().await);
+    let workflow = Workflow::new("o").id("w").steps("each", (0..20).map(|_| job())).step("last", job()).after("each");
+    publish(&one, apply(&one, vec![start(workflow)]).await.messages).await;
+    let ends = Ends::of(&one, "w").await;
+    let adding = |member: u32| {
+        let add = Steps::new().step(format!("added-{member}"), job()).before("last");
+        let outcome = StepOutcome::Completed { result: None, too_large: None, add };
+        ends.end(&StepRef::member("w", "each", member), outcome)
+    };
+    let run = async |store: &Store, members: std::ops::Range<u32>| {
+        for member in members {
+            assert_eq!(apply(store, vec![adding(member)]).await.outcomes, [InputOutcome::Applied]);
+        }
+    };
+    tokio::join!(run(&one, 0..10), run(&two, 10..20));
+    let found = one.workflow("w").await.unwrap().unwrap();
+    assert_eq!(one.workflow_steps(&found, 0, 100).await.unwrap().len(), 22);
+    assert_eq!(found.status(), Status::Running);
+}
+
+async fn the_jobs_of_a_large_workflow_are_all_counted(database: Database) {
+    let store = database.open().await;
+    let steps = (0..1500).fold(Workflow::new("o").id("w"), |workflow, n| workflow.step(format!("s{n}"), job()));
+    let workflow = steps.steps("late", (0..7).map(|_| job())).after("s0");
+    publish(&store, apply(&store, vec![start(workflow)]).await.messages).await;
+    let ends = Ends::of(&store, "w").await;
+    let failed = StepOutcome::failed("permanent", "no");
+    let inputs = vec![ends.done(&StepRef::step("w", "s1400"), "1"), ends.end(&StepRef::step("w", "s1401"), failed)];
+    apply(&store, inputs).await;
+    let found = store.workflow("w").await.unwrap().unwrap();
+    let sums = store.workflow_sums(&found).await.unwrap();
+    let expected = WorkflowSums { total: 1507, completed: 1, failed: 1, skipped: 0, running: 1498, waiting: 7 };
+    assert_eq!(sums, expected);
+}
+
+async fn the_dead_letters_of_a_former_life_are_purged(database: Database) {
+    let store = database.open().await;
+    let workflow = Workflow::new("o").id("w").step("a", job()).if_failed(IfFailed::Wait);
+    publish(&store, apply(&store, vec![start(workflow)]).await.messages).await;
+    let letter = |hop: u32| NewDead {
+        source: DeadSource::Dead,
+        queue: "tasks".into(),
+        job_id: Some("w:a".into()),
+        job: "task".into(),
+        kind: "permanent".into(),
+        error: "no".into(),
+        attempt: 1,
+        hop,
+        failed_at: None,
+        properties: Vec::new(),
+        payload: Vec::new(),
+    };
+    store.ingest(&[letter(1), letter(1_000_001)], NOW).await.unwrap();
+    let ends = Ends::of(&store, "w").await;
+    apply(&store, vec![ends.end(&StepRef::step("w", "a"), StepOutcome::failed("permanent", "no"))]).await;
+    let applied = apply(&store, vec![input("w", Input::Retry(Which::All))]).await;
+    assert_eq!(applied.superseded, [("w:a".to_owned(), 1_000_000)]);
+    let by = AuditStamp { actor: "workflows", at: NOW };
+    assert_eq!(store.purge_superseded(&applied.superseded, by).await.unwrap(), 1);
+    let left = store.dead_letters(&DeadFilter::default(), None, 10).await.unwrap().items;
+    assert_eq!(left.iter().map(|letter| letter.hop).collect::<Vec<_>>(), [1_000_001], "that of the present life stays");
 }
