@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use crate::{
-    JobResult,
     attempt::{
         admission::Incoming,
         context::Context,
@@ -16,6 +15,7 @@ use crate::{
         settle::confirm,
     },
     broker::Broker,
+    error::JobResult,
     identity::PROCESS,
     message::{
         LONGEST_ORIGIN, Message, header,

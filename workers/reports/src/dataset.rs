@@ -91,8 +91,18 @@ impl<R: Read> Dataset<R> {
     pub(crate) fn go_to(&mut self, position: DatasetPosition, input: R, format: &CsvFormat) -> Result<(), ReportError> {
         let failed = |error| explain(error, &self.name, position.line);
         let mut text = Utf8Reader::new(&self.name, input, format.encoding).map_err(failed)?;
-        io::copy(&mut text.by_ref().take(position.byte), &mut io::sink()).map_err(failed)?;
-        self.rows = reader(Cursor::new(Vec::new()).chain(text), format, self.delimiter, position);
+        // A decoder needs room for more than the last bytes, so whole chunks are read, and the rest of the last one is kept.
+        let (mut left, mut rest, mut chunk) = (position.byte, Vec::new(), vec![0; BUFFER]);
+        while left > 0 {
+            let read = text.read(&mut chunk).map_err(failed)?;
+            if read == 0 {
+                break;
+            }
+            let skipped = usize::try_from(left).unwrap_or(usize::MAX).min(read);
+            left -= skipped as u64;
+            rest = chunk[skipped..read].to_vec();
+        }
+        self.rows = reader(Cursor::new(rest).chain(text), format, self.delimiter, position);
         self.start = position;
         Ok(())
     }

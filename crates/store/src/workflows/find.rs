@@ -229,7 +229,7 @@ impl Store {
             Dialect::Postgres => format!("sum((state::json->>'{name}')::bigint)::bigint"),
         };
         let text = format!(
-            "SELECT CASE WHEN phase IN ('blocked', 'held') THEN 1 ELSE 0 END AS is_waiting, {} AS size,
+            "SELECT CAST(CASE WHEN phase IN ('blocked', 'held') THEN 1 ELSE 0 END AS BIGINT) AS is_waiting, {} AS size,
                  {} AS completed, {} AS failed, {} AS skipped, {} AS cancelled
              FROM leveret_workflow_steps WHERE workflow = $1 GROUP BY 1",
             number("size"),

@@ -218,7 +218,7 @@ impl Store {
         let (dialect, until) = (self.dialect(), now.saturating_add(millis(lease).max(LEASE)));
         let leases: Vec<_> = messages.iter().map(|message| json!([message.id, message.leased_until])).collect();
         let sql = Sql::new(format!(
-            "UPDATE leveret_workflow_outbox AS o SET due_at = $2 FROM {} WHERE o.id = {} AND o.due_at = {} RETURNING o.id",
+            "UPDATE leveret_workflow_outbox AS o SET due_at = $2 FROM {} WHERE o.id = {} AND o.due_at = {} RETURNING id",
             table(dialect),
             number(dialect, 0),
             number(dialect, 1)
