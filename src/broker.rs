@@ -231,6 +231,19 @@ impl Broker {
     pub fn unready(&self) -> Option<String> {
         self.health().unready()
     }
+
+    /// Returns whether a worker on this handle consumes from a queue or subscription. An event that is emitted before is not
+    /// in the subscription. Unlike [`unready`](Self::unready) it does not depend on other workers on the handle.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() {
+    /// assert!(!leveret::Broker::memory().consumes("email"));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn consumes(&self, queue: &str) -> bool {
+        self.health().consumes(queue)
+    }
 }
 
 impl fmt::Debug for Broker {

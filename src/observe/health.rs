@@ -116,6 +116,12 @@ impl Health {
         Some(format!("no consumer on queue {name:?}"))
     }
 
+    /// Returns whether this queue has all its consumers of this process, and at least one.
+    pub(crate) fn consumes(&self, queue: &str) -> bool {
+        let consumers = self.shared.consumers.lock().unwrap_or_else(PoisonError::into_inner);
+        consumers.get(queue).is_some_and(|counts| counts.expected > 0 && counts.up >= counts.expected)
+    }
+
     pub(crate) fn stalled(&self) -> bool {
         let ticked = Duration::from_millis(self.shared.ticked.load(Ordering::Acquire));
         self.shared.started.elapsed().saturating_sub(ticked) > STALLED

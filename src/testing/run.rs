@@ -119,10 +119,11 @@ pub struct Running {
 #[expect(clippy::expect_used, reason = "a panic of the worker must fail the test")]
 pub async fn start<S: Send + Sync + 'static>(worker: Worker<S>, broker: &Broker) -> Result<Running, Error> {
     let (stop, on) = (CancellationToken::new(), broker.clone());
-    let stopped = stop.clone();
+    let (stopped, queues) = (stop.clone(), worker.queue_names());
     let mut running =
         Running { stop, task: tokio::spawn(async move { worker.run(&on, stopped.cancelled_owned()).await }) };
-    while broker.health().unready().is_some() {
+    // Other workers on the handle may be ready before this one.
+    while !queues.iter().all(|queue| broker.consumes(queue)) || broker.unready().is_some() {
         tokio::select! {
             ended = &mut running.task => {
                 ended.expect("the worker does not panic")?;

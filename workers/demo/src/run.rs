@@ -8,9 +8,10 @@ use std::{
 
 use anyhow::{Context, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use leveret::{Broker, CircuitBreaker, PublishError, event_log};
-use leveret_email::{Mail, MailSettings};
-use leveret_reports::Reports;
+use leveret::{Broker, CircuitBreaker, Job, PublishError, event_log};
+use leveret_email::{Mail, MailSettings, SendEmail, jobs::ORDER_MAILS};
+use leveret_orders::{PlaceOrder, warehouse::WAREHOUSE};
+use leveret_reports::{GenerateReport, Reports};
 use leveret_store::Store;
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,9 @@ use crate::{
 pub const EARLY: usize = 12;
 
 const PUBLISHES_AT_ONCE: usize = 32;
+/// The queues and subscriptions of the workers.
+const QUEUES: [&str; 6] =
+    [SendEmail::QUEUE, ORDER_MAILS, GenerateReport::QUEUE, PlaceOrder::QUEUE, WAREHOUSE, task::Task::QUEUE];
 /// Time limit for the workers to declare their queues.
 const DECLARE_TIMEOUT: Duration = Duration::from_secs(60);
 const DEAD_LETTER_INTERVAL: Duration = Duration::from_millis(500);
@@ -189,9 +193,9 @@ impl DemoState {
     /// Waits until all queues and subscriptions exist: an event without a subscription is dropped.
     async fn ready(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + DECLARE_TIMEOUT;
-        while let Some(reason) = self.broker.unready() {
+        while let Some(queue) = QUEUES.iter().find(|queue| !self.broker.consumes(queue)) {
             if Instant::now() >= deadline {
-                bail!("the workers are not ready: {reason}");
+                bail!("no worker consumes from {queue:?}: {}", self.broker.unready().unwrap_or_default());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -93,9 +93,9 @@ pub async fn run(
     Ok(relayed?)
 }
 
-/// Waits until the worker is connected: the broker drops an event that has no subscription yet.
+/// Waits until the worker is subscribed: the broker drops an event that has no subscription yet.
 async fn subscribed(broker: &Broker) {
-    while broker.unready().is_some() {
+    while !broker.consumes(warehouse::WAREHOUSE) {
         tokio::time::sleep(READY_INTERVAL).await;
     }
 }

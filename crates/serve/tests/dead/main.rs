@@ -4,6 +4,7 @@
 
 mod canaries;
 mod direct;
+mod events;
 mod http;
 mod ingest;
 mod replay;
