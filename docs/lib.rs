@@ -68,6 +68,7 @@ pages! {
     leveret_workflows_stand_still "runbooks/leveret-workflows-stand-still.md"
     leveret_workflows_wait "runbooks/leveret-workflows-wait.md"
     leveret_workers_saturated "runbooks/leveret-workers-saturated.md"
+    checkpoints "checkpoints.md"
     guarantees "guarantees.md"
     design "design.md"
     celery "moving/celery.md"

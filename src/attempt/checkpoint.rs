@@ -186,7 +186,7 @@ mod tests {
         const QUEUE: &'static str = "counts";
     }
 
-    /// What each attempt sees: its number and its checkpoint.
+    /// The number and the checkpoint of each attempt.
     type Seen = mpsc::UnboundedSender<(u32, Option<u32>)>;
 
     async fn started<H, Fut>(handler: H) -> (Broker, Running, mpsc::UnboundedReceiver<(u32, Option<u32>)>)

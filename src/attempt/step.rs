@@ -42,7 +42,7 @@ pub(crate) enum NotKept {
     Unserialisable(serde_json::Error),
 }
 
-/// What the report of a success has, also as an inbox keeps it.
+/// The parts of the report of a success, also as an inbox keeps them.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Success {

@@ -25,7 +25,7 @@ pub(crate) const ORIGIN: &str = "leveret-origin";
 pub(crate) const SNOOZED_SINCE: &str = "leveret-snoozed-since";
 /// The most jobs of a batch that the job may be part of.
 pub(crate) const BATCH: &str = "leveret-batch";
-/// How far the job has come, as JSON.
+/// The position that the handler saved, as JSON.
 pub(crate) const CHECKPOINT: &str = "leveret-checkpoint";
 /// The id of the workflow whose step the job is.
 pub(crate) const WORKFLOW: &str = "leveret-workflow";

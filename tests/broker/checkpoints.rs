@@ -6,9 +6,7 @@ use leveret_tests::jobs::{Act, script};
 
 use crate::support::{LONG, Line, Place, RunFile};
 
-const TO: u32 = 60;
-
-/// How often each number was counted.
+/// Counts the runs of each number.
 fn counted(lines: &[Line]) -> BTreeMap<u32, usize> {
     let numbers = lines.iter().filter_map(|line| line.label.strip_prefix("count.")?.parse().ok());
     numbers.fold(BTreeMap::new(), |mut counts, number| {
@@ -18,18 +16,18 @@ fn counted(lines: &[Line]) -> BTreeMap<u32, usize> {
 }
 
 /// Counts in one process until `end` ends it, and then in another.
-async fn is_counted_in_two_processes(name: &str, yields: bool, end: fn(&leveret_harness::Process)) {
+async fn is_counted_in_two_processes(name: &str, (to, yields): (u32, bool), end: fn(&leveret_harness::Process)) {
     let (place, file) = (Place::shared(name).await, RunFile::new());
     let first = place.process(&file, &["--drain-timeout", "200ms"]);
     place.declared().await;
-    place.publish(&script("count", [Act::Count { to: TO, yields }])).await;
+    place.publish(&script("count", [Act::Count { to, yields }])).await;
     file.until("some numbers are counted", |lines| counted(lines).len() >= 10).await;
     end(&first);
     first.wait_exit(LONG).await;
     let before = counted(&file.lines()).len();
-    assert!(before < TO as usize, "it ended in the middle");
+    assert!(before < to as usize, "it ended in the middle");
     let _second = place.process(&file, &[]);
-    file.until("the other process has counted the rest", |lines| counted(lines).len() == TO as usize).await;
+    file.until("the other process has counted the rest", |lines| counted(lines).len() == to as usize).await;
     let lines = file.lines();
     let again: Vec<_> = counted(&lines).into_iter().filter(|(_, times)| *times > 1).collect();
     assert!(again.len() <= 1 && again.iter().all(|(_, times)| *times == 2), "counted again: {again:?}");
@@ -38,10 +36,10 @@ async fn is_counted_in_two_processes(name: &str, yields: bool, end: fn(&leveret_
 
 #[tokio::test]
 async fn a_job_that_a_stop_interrupts_goes_on_at_its_checkpoint_in_another_process() {
-    is_counted_in_two_processes("checkpoint-term", false, leveret_harness::Process::sigterm).await;
+    is_counted_in_two_processes("checkpoint-term", (300, false), leveret_harness::Process::sigterm).await;
 }
 
 #[tokio::test]
 async fn a_job_that_yields_loses_no_more_than_its_last_step_to_a_kill() {
-    is_counted_in_two_processes("checkpoint-kill", true, leveret_harness::Process::sigkill).await;
+    is_counted_in_two_processes("checkpoint-kill", (40, true), leveret_harness::Process::sigkill).await;
 }

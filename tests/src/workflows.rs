@@ -39,7 +39,7 @@ pub struct PlannedWorkflow {
     has_on_failure: bool,
 }
 
-/// What became of the jobs of all workflows, by the files of the workers.
+/// The runs of the jobs of all workflows, by the files of the workers.
 #[derive(Debug, Default)]
 pub struct WorkflowRuns {
     runs: BTreeMap<String, Runs>,

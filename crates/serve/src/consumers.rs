@@ -1,4 +1,4 @@
-//! Which queues have no consumer: jobs that wait there will not start.
+//! Finds queues without a consumer: jobs that wait there will not start.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,7 +29,7 @@ pub(crate) struct Consumers(Arc<Mutex<Known>>);
 #[derive(Debug, Default)]
 struct Known {
     probe: Option<Probe>,
-    /// Whether a queue exists without a consumer, and since when that is known.
+    /// For a queue, the time of the answer, and true if it exists without a consumer.
     queues: BTreeMap<String, (Instant, bool)>,
 }
 

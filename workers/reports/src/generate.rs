@@ -50,7 +50,7 @@ pub struct GeneratedReport {
     pub missing_letters: String,
 }
 
-/// What one attempt at a report gave.
+/// The outcome of one attempt at a report.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ReportPart {
@@ -58,14 +58,14 @@ pub enum ReportPart {
     Written(GeneratedReport),
     /// The report goes on from the checkpoint.
     Paused {
-        /// How far it has come.
+        /// Its position.
         checkpoint: ReportCheckpoint,
         /// The reason if it did not pause of itself: an error of the disk.
         error: Option<ReportError>,
     },
 }
 
-/// How a caller steers a report.
+/// The means by which a caller steers a report.
 struct Control<'c> {
     unfinished: Option<&'c UnfinishedReport>,
     checkpoint: Option<&'c ReportCheckpoint>,

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{error::ReportError, paths::OpenDataset, scan::ScanState, write::AtomicFile};
 
-/// How far an unfinished report has come.
+/// The position of an unfinished report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportCheckpoint {
     /// The name of the file with its figures.

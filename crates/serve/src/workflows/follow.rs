@@ -17,7 +17,7 @@ pub struct FollowingWorkflow {
     waiter: Waiter,
     id: String,
     last: Option<String>,
-    /// What its row had at the last look, and when that was.
+    /// Its row at the last look, and the time of that look.
     seen: Option<(StoredWorkflow, Instant)>,
     ended: bool,
 }

@@ -229,7 +229,7 @@ impl Services {
         open
     }
 
-    /// Lets messages be tried again later. Of those that wait for the same queue, the first one tries it often.
+    /// Lets messages be published later. Of those that wait for the same queue, the first one tries it often.
     async fn note_blocked(&self, mut blocked: Vec<BlockedMessage>) {
         let (mut tried, now) = (BTreeSet::new(), now_ms());
         for BlockedMessage { message, queue, error, due_at } in &mut blocked {

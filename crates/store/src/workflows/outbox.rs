@@ -72,7 +72,7 @@ pub struct BlockedMessage {
     pub queue: Option<String>,
     /// The reason.
     pub error: String,
-    /// The time from which any server tries again, in milliseconds since the epoch.
+    /// The time from which any server may publish it, in milliseconds since the epoch.
     pub due_at: u64,
 }
 
