@@ -37,8 +37,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The pause of a message whose queue does not exist, while another message tries that queue.
 const LONG_PAUSE: Duration = Duration::from_secs(60);
-/// A lease must outlast a publish by this much, for clocks that differ.
-const MARGIN: Duration = Duration::from_secs(10);
+/// The longest wait for a confirm. Without one the job is published again later.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(10);
+/// The least rest of a lease for a publish: more than that wait, for clocks that differ.
+const LEASED_FOR: Duration = Duration::from_secs(14);
 
 /// The fate of a message.
 enum Fate {
@@ -131,12 +133,12 @@ impl Services {
 
     /// Returns the messages that no other server can have taken: after a long wait here, a lease may be over.
     async fn still_leased(&self, messages: Vec<WorkflowMessage>) -> Result<Vec<WorkflowMessage>, leveret_store::Error> {
-        let (now, timeout) = (now_ms(), self.broker.config().publish_timeout);
-        let enough = now.saturating_add(millis(timeout + MARGIN));
+        let now = now_ms();
+        let enough = now.saturating_add(millis(LEASED_FOR));
         let (mut leased, old): (Vec<_>, Vec<_>) =
             messages.into_iter().partition(|message| message.leased_until >= enough);
         if !old.is_empty() {
-            leased.extend(self.store.renew_workflow_messages(old, now, 2 * (timeout + MARGIN)).await?);
+            leased.extend(self.store.renew_workflow_messages(old, now).await?);
         }
         Ok(leased)
     }
@@ -172,7 +174,10 @@ impl Services {
             let lanes = self.catalogue.has_lanes(job.name(), &queue);
             let job = job.queue(queue);
             let job = if lanes { job.lanes() } else { job };
-            self.send(job, decided_at).await.map_err(|error| fate(&error, *end, is_cancelled))
+            match timeout(CONFIRMED_WITHIN, self.send(job, decided_at)).await {
+                Ok(sent) => sent.map_err(|error| fate(&error, *end, is_cancelled)),
+                Err(_) => Err(Fate::Later(None, "the broker does not confirm it".to_owned())),
+            }
         });
         let window = usize::from(self.broker.config().publish_window.get());
         let results: Vec<_> = stream::iter(publishes.collect::<Vec<_>>()).buffered(window).collect().await;

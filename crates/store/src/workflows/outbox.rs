@@ -3,9 +3,9 @@
 //! The server that wrote a row publishes it at once. No other server touches the row until its lease ends, because the first
 //! one was killed or could not publish. So a job may be published twice, and is never forgotten.
 
-use std::{collections::BTreeSet, ops::Range, time::Duration};
+use std::{collections::BTreeSet, ops::Range};
 
-use leveret::{time::millis, workflow::engine::Action};
+use leveret::workflow::engine::Action;
 use leveret_sql::{
     Result,
     db::{Dialect, FromRow, Row, Sql, TimedConnection, chunks, number_list, text_list, without_nul},
@@ -18,8 +18,8 @@ use super::{
 };
 use crate::open::Store;
 
-/// The time in milliseconds for which a server has the messages that it decided, or has taken.
-const LEASE: u64 = 60_000;
+/// The time in milliseconds for which a server has the messages that it decided, or has taken. After a kill they wait so long.
+const LEASE: u64 = 20_000;
 /// The columns of a [`WorkflowMessage`].
 const COLUMNS: &str = "id, workflow, kind, step, first, last, life, created_at, due_at, attempts, blocked_queue";
 
@@ -201,8 +201,7 @@ impl Store {
     ///
     /// ```
     /// # async fn doc(store: leveret_store::Store, waited: Vec<leveret_store::WorkflowMessage>) -> leveret_store::Result<()> {
-    /// let lease = std::time::Duration::from_secs(60);
-    /// let own = store.renew_workflow_messages(waited, 1_800_000_000_000, lease).await?;
+    /// let own = store.renew_workflow_messages(waited, 1_800_000_000_000).await?;
     /// # Ok(()) }
     /// ```
     ///
@@ -213,9 +212,8 @@ impl Store {
         &self,
         mut messages: Vec<WorkflowMessage>,
         now: u64,
-        lease: Duration,
     ) -> Result<Vec<WorkflowMessage>> {
-        let (dialect, until) = (self.dialect(), now.saturating_add(millis(lease).max(LEASE)));
+        let (dialect, until) = (self.dialect(), now.saturating_add(LEASE));
         let leases: Vec<_> = messages.iter().map(|message| json!([message.id, message.leased_until])).collect();
         let sql = Sql::new(format!(
             "UPDATE leveret_workflow_outbox AS o SET due_at = $2 FROM {} WHERE o.id = {} AND o.due_at = {} RETURNING id",
