@@ -78,7 +78,7 @@ impl PlannedWorkflow {
         let count = random.usize(1..=MOST_STEPS);
         let steps = (0..count).map(|step| {
             let is_group = random.f64() < 0.3;
-            let jobs = if is_group { random.usize(0..=MOST_MEMBERS) } else { 1 };
+            let jobs = if is_group { random.usize(1..=MOST_MEMBERS) } else { 1 };
             PlannedStep {
                 after: (0..step).filter(|_| random.f64() < 0.4).collect(),
                 is_group,

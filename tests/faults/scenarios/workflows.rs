@@ -13,7 +13,10 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use fastrand::Rng;
-use leveret::{Broker, Config, workflow::engine::Status};
+use leveret::{
+    Broker, Config,
+    workflow::{StartError, engine::Status},
+};
 use leveret_harness::{Postgres, Process};
 use leveret_store::Store;
 use leveret_tests::workflows::{Ended, PlannedWorkflow, WorkflowRuns};
@@ -88,7 +91,7 @@ impl Starter {
                 let plan = PlannedWorkflow::random(&mut random, format!("{queue}-{number}"));
                 let definition = plan.definition(&queue);
                 while let Err(error) = publisher.start(&definition).await {
-                    tracing::debug!(%error, "not confirmed, repeating");
+                    assert!(matches!(error, StartError::Publish(_)), "{error}: {definition:?}");
                     sleep(POLL).await;
                 }
                 started.lock().unwrap().push(plan);
