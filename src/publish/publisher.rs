@@ -91,7 +91,6 @@ impl Publisher {
         self.unique_keys.as_deref()
     }
 
-    #[cfg(feature = "cron")]
     pub(crate) fn broker(&self) -> &Broker {
         &self.broker
     }

@@ -1,7 +1,9 @@
 //! Tests of the job `report.generate` through the attempt of the framework.
 
-use leveret::{ErrorKind, Outcome, testing};
-use leveret_reports::worker;
+use std::{fs, time::Duration};
+
+use leveret::{Broker, ErrorKind, Outcome, testing};
+use leveret_reports::{Reports, worker};
 
 use crate::{TestDirs, by_region, read};
 
@@ -56,4 +58,50 @@ async fn a_report_that_the_disk_does_not_take_is_retried() {
     let outcome = testing::perform(worker(dirs.reports(), 1), &request).await.unwrap();
     let Outcome::Retry { reason, .. } = outcome else { panic!("{outcome:?}") };
     assert!(reason.starts_with(r#"cannot write "r.csv": "#), "{reason}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_that_yields_again_and_again_writes_the_same_bytes_and_leaves_nothing_else() {
+    let dirs = TestDirs::new();
+    let rows: String = (0..30_000).map(|n| format!("r{},{}.{}\n", n % 11, n, n % 10)).collect();
+    dirs.put("large.csv", format!("region,amount\n{rows}"));
+    let request = |output: &str| {
+        let sums = r#"[{"column": "amount", "op": "sum"}, {"column": "amount", "op": "max"}]"#;
+        read(&format!(
+            r#"{{"dataset": "large.csv", "group_by": ["region"], "aggregates": {sums}, "format": "csv", "output": "{output}"}}"#
+        ))
+    };
+    dirs.reports().generate(&request("whole"), &|| false).unwrap();
+    let broker = Broker::memory();
+    let reports = Reports { yield_every: Duration::ZERO, ..dirs.reports() };
+    let running = testing::start(worker(reports, 1), &broker).await.unwrap();
+    broker.publisher().publish(&request("parts")).await.unwrap();
+    testing::idle(&broker).await;
+    running.stop().await.unwrap();
+    // One part for every few thousand rows.
+    let snoozed = r#"leveret_jobs_finished_total{job="report.generate",outcome="snoozed",queue="reports"} 7"#;
+    assert!(broker.metrics_text().contains(snoozed), "{}", broker.metrics_text());
+    let bytes = |name: &str| fs::read(dirs.output().join(name)).unwrap();
+    assert_eq!(bytes("parts.csv"), bytes("whole.csv"));
+    let mut files = dirs.files();
+    files.sort();
+    assert_eq!(files, ["parts.csv", "whole.csv"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_whose_data_set_changes_between_two_parts_starts_again() {
+    let dirs = TestDirs::new();
+    let rows = |count: u32| (0..count).map(|n| format!("r{},1\n", n % 2)).collect::<String>();
+    dirs.put("large.csv", format!("region,amount\n{}", rows(20_000)));
+    let request = read(
+        r#"{"dataset": "large.csv", "group_by": ["region"], "aggregates": [{"column": "*", "op": "count"}], "format": "csv",
+            "output": "r"}"#,
+    );
+    let reports = dirs.reports();
+    let paused = reports.generate_part(&request, ("job", None), &|_| true, &|| false).unwrap();
+    let leveret_reports::ReportPart::Paused { checkpoint, error: None } = paused else { panic!("{paused:?}") };
+    dirs.put("large.csv", format!("region,amount\n{}", rows(10)));
+    let ended = reports.generate_part(&request, ("job", Some(&checkpoint)), &|_| false, &|| false).unwrap();
+    let leveret_reports::ReportPart::Written(report) = ended else { panic!("{ended:?}") };
+    assert_eq!((report.rows_read, dirs.files()), (10, vec!["r.csv".to_owned()]));
 }
