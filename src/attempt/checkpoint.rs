@@ -7,7 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     attempt::context::Context,
     error::{Class, JobError, JobResult},
-    message::{COPY_HEADER_LIMIT, Message, header, republish::ERROR_TEXT_LIMIT},
+    message::{COPY_HEADER_LIMIT, Message, header, republish::ERROR_TEXT_LIMIT, text},
 };
 
 /// The largest checkpoint, in bytes of JSON.
@@ -20,7 +20,14 @@ const RESERVED: usize = ERROR_TEXT_LIMIT + 1024;
 pub(crate) struct CheckpointSlot(Mutex<Option<Box<str>>>);
 
 impl CheckpointSlot {
-    pub(crate) fn saved(&self) -> Option<Box<str>> {
+    /// Writes the checkpoint into a copy of the job.
+    pub(crate) fn carry(&self, copy: &mut Message) {
+        if let Some(checkpoint) = self.saved() {
+            copy.set_header(header::CHECKPOINT, text(&checkpoint));
+        }
+    }
+
+    fn saved(&self) -> Option<Box<str>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -284,15 +291,22 @@ mod tests {
         }
     }
 
+    /// Returns the size and the limit of a refused checkpoint.
+    fn refused(ctx: &Context<Seen>, size: usize) -> (usize, usize) {
+        match ctx.save_checkpoint(&"x".repeat(size)) {
+            Err(CheckpointError::TooLarge { size, limit }) => (size, limit),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_checkpoint_that_would_not_fit_into_a_copy_is_refused_with_its_limit() {
         let (broker, running, mut seen) = started(async |_: Count, ctx: Context<Seen>| {
             ctx.save_checkpoint(&1)?;
             let room = if ctx.header("large").is_some() { 1_000..12_000 } else { 16_384..16_385 };
             for size in [16_383, 100_000] {
-                let refused = ctx.save_checkpoint(&"x".repeat(size)).unwrap_err();
-                let CheckpointError::TooLarge { size: of, limit } = refused else { panic!("{refused:?}") };
-                assert!(of == size + 2 && room.contains(&limit), "{of} {limit}");
+                let refused = refused(&ctx, size);
+                assert!(refused.0 == size + 2 && room.contains(&refused.1), "{refused:?}");
             }
             ctx.state().send((ctx.attempt(), ctx.checkpoint()?)).unwrap();
             Ok(())

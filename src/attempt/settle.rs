@@ -15,7 +15,7 @@ use crate::{
     },
     backoff::{Backoff, draws},
     broker::Broker,
-    message::{COPY_HEADER_LIMIT, Message, header, integer, republish::Republish, text},
+    message::{COPY_HEADER_LIMIT, Message, header, integer, republish::Republish},
     outcome::Outcome,
     time::millis,
     topology::{Target, delay::Wait, lane::Lane, queue::QueueDeclaration},
@@ -61,12 +61,7 @@ pub(crate) async fn carry_out(
         }
         Copy::Delayed => {
             let (delay, slot) = (disposition.delay(), disposition.slot());
-            let snoozed_since = match disposition {
-                Disposition::Outcome(Outcome::Snooze { .. }) => Some(received.due().unwrap_or(now)),
-                // It made progress, so it may snooze as long as if it became due now.
-                Disposition::Outcome(Outcome::Yield) => Some(now),
-                _ => None,
-            };
+            let snoozed_since = snoozed_since(disposition, received, now);
             (Target::after(own_lane(), Wait::at_least(delay)), Republish::Later { at: at(delay), slot, snoozed_since })
         }
         Copy::Early => (Target::after(own_lane(), Wait::at_least(disposition.delay())), Republish::Moved),
@@ -87,9 +82,7 @@ pub(crate) async fn carry_out(
     let copy = || {
         let mut copy = copy_as(&kind);
         trace::carry(received.delivered(), &mut copy);
-        if let Some(checkpoint) = received.checkpoint.saved() {
-            copy.set_header(header::CHECKPOINT, text(&checkpoint));
-        }
+        received.checkpoint.carry(&mut copy);
         let batch = received.next_batch.load(Ordering::Relaxed);
         if batch > 0 && matches!(kind, Republish::Retry { .. }) {
             copy.set_header(header::BATCH, integer(batch.into()));
@@ -115,6 +108,16 @@ pub(crate) async fn carry_out(
     let kind = Republish::Dead { kind, reason: &reason };
     let bare = || Box::new(copy_as(&kind).bare());
     confirm(broker, queue, &Target::Dead(name.to_owned()), received, bare).await
+}
+
+/// Returns the due time from which a job that is delivered later may snooze, if it is another than before.
+fn snoozed_since(disposition: &Disposition, received: &Incoming, now: u64) -> Option<u64> {
+    match disposition {
+        Disposition::Outcome(Outcome::Snooze { .. }) => Some(received.due().unwrap_or(now)),
+        // It made progress, so it may snooze as long as if it became due now.
+        Disposition::Outcome(Outcome::Yield) => Some(now),
+        _ => None,
+    }
 }
 
 /// Publishes the last status update of a tracked job before the job is settled. Otherwise, a job whose worker crashes

@@ -1,10 +1,7 @@
 //! Random workflows of the fault suite's load, and the audit of what ran: by an interpreter of the definition that knows
 //! nothing of the engine.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 use leveret::{
@@ -101,7 +98,6 @@ impl PlannedWorkflow {
     }
 
     /// Returns the definition, whose jobs are for this queue.
-    #[must_use]
     pub fn definition(&self, queue: &str) -> Workflow {
         let mut workflow = Workflow::new("planned").id(self.id.as_str());
         for (at, step) in self.steps.iter().enumerate() {
@@ -143,76 +139,106 @@ impl PlannedWorkflow {
         format!("{}::on_failure", self.id)
     }
 
-    /// Returns what is wrong with the runs of this workflow, which has ended in this way.
+    /// Returns the faults in the runs of this workflow, which has ended in this way.
     #[must_use]
     pub fn audit(&self, ended: Ended, runs: &WorkflowRuns) -> Vec<String> {
-        let mut faults = Vec::new();
-        let mut fault = |text: String| faults.push(format!("{}: {text}; {ended:?} {self:?}", self.id));
-        let end = |id: &str| runs.runs.get(id).and_then(|runs| runs.first_end);
-        let start = |id: &str| runs.runs.get(id).and_then(|runs| runs.first_start);
-        // The time of a step's end, if it ended so that the workflow may go on.
-        let good = |step: usize| -> Option<u64> {
-            let ends = self.ids(step).iter().map(|id| end(id)).collect::<Option<Vec<_>>>()?;
-            let is_good = ends.iter().all(|(_, is_done)| *is_done || self.steps[step].is_skipped);
-            is_good.then(|| ends.iter().map(|(at, _)| *at).max().unwrap_or(0))
+        let mut audit = Audit { plan: self, runs, faults: Vec::new() };
+        audit.order();
+        let undoing = match ended {
+            Ended::Completed => audit.completed(),
+            Ended::Failed => audit.failed(),
         };
-        for (at, step) in self.steps.iter().enumerate() {
-            for id in self.ids(at) {
-                let Some(started) = start(&id) else { continue };
-                for before in &step.after {
-                    if good(*before).is_none_or(|ended| ended > started) {
-                        fault(format!("{id} ran before {} had ended", name(*before)));
-                    }
-                }
+        audit.strangers(&undoing);
+        audit.faults.into_iter().map(|fault| format!("{}: {fault}; {ended:?} {self:?}", self.id)).collect()
+    }
+}
+
+/// The audit of one workflow.
+struct Audit<'a> {
+    plan: &'a PlannedWorkflow,
+    runs: &'a WorkflowRuns,
+    faults: Vec<String>,
+}
+
+impl Audit<'_> {
+    fn steps(&self) -> std::ops::Range<usize> {
+        0..self.plan.steps.len()
+    }
+
+    fn start(&self, id: &str) -> Option<u64> {
+        self.runs.runs.get(id)?.first_start
+    }
+
+    fn end(&self, id: &str) -> Option<(u64, bool)> {
+        self.runs.runs.get(id)?.first_end
+    }
+
+    /// The time of a step's end, if it ended so that the workflow may go on.
+    fn good(&self, step: usize) -> Option<u64> {
+        let ends = self.plan.ids(step).iter().map(|id| self.end(id)).collect::<Option<Vec<_>>>()?;
+        let is_good = ends.iter().all(|(_, is_done)| *is_done || self.plan.steps[step].is_skipped);
+        is_good.then(|| ends.iter().map(|(at, _)| *at).max().unwrap_or(0))
+    }
+
+    fn has_end(&self, step: usize, is_done: bool) -> bool {
+        self.plan.ids(step).iter().any(|id| self.end(id).is_some_and(|(_, done)| done == is_done))
+    }
+
+    fn has_failed(&self) -> bool {
+        self.steps().any(|step| !self.plan.steps[step].is_skipped && self.has_end(step, false))
+    }
+
+    /// No step runs before its predecessors have ended.
+    fn order(&mut self) {
+        for step in self.steps() {
+            for id in self.plan.ids(step) {
+                let Some(started) = self.start(&id) else { continue };
+                let early = |before: &&usize| self.good(**before).is_none_or(|ended| ended > started);
+                let early = self.plan.steps[step].after.iter().find(early);
+                self.faults.extend(early.map(|before| format!("{id} ran before {} had ended", name(*before))));
             }
         }
-        let is_fatal = |step: &usize| {
-            !self.steps[*step].is_skipped && self.ids(*step).iter().any(|id| matches!(end(id), Some((_, false))))
-        };
-        let has_failed = (0..self.steps.len()).any(|step| is_fatal(&step));
-        let mut expected = BTreeSet::new();
-        match ended {
-            Ended::Completed => {
-                if has_failed {
-                    fault("a step failed for good".to_owned());
-                }
-                for step in (0..self.steps.len()).filter(|step| good(*step).is_none()) {
-                    fault(format!("{} did not run to its end", name(step)));
-                }
-            }
-            Ended::Failed => {
-                if !has_failed {
-                    fault("no step failed for good".to_owned());
-                }
-                let is_done = |step: &usize| self.ids(*step).iter().any(|id| matches!(end(id), Some((_, true))));
-                let undone = (0..self.steps.len()).filter(|step| self.steps[*step].is_compensated && is_done(step));
-                let undone: Vec<_> = undone.collect();
-                expected.extend(undone.iter().map(|step| self.compensation(*step)));
-                if self.has_on_failure {
-                    expected.insert(self.on_failure());
-                }
-                for id in expected.iter().filter(|id| !matches!(end(id), Some((_, true)))) {
-                    fault(format!("{id} did not run"));
-                }
-                for step in &undone {
-                    let before = self.steps[*step].after.iter().filter(|before| undone.contains(before));
-                    for before in before {
-                        let (later, earlier) = (end(&self.compensation(*step)), start(&self.compensation(*before)));
-                        if later.zip(earlier).is_some_and(|((ended, _), started)| ended > started) {
-                            fault(format!("{} was undone before {}", name(*before), name(*step)));
-                        }
-                    }
-                }
-            }
+    }
+
+    fn completed(&mut self) -> BTreeSet<String> {
+        if self.has_failed() {
+            self.faults.push("a step failed for good".to_owned());
         }
-        let of_steps: BTreeSet<_> = (0..self.steps.len()).flat_map(|step| self.ids(step)).collect();
-        let prefix = format!("{}:", self.id);
-        for (id, _) in runs.runs.range(prefix.clone()..).take_while(|(id, _)| id.starts_with(&prefix)) {
-            if !of_steps.contains(id) && !expected.contains(id) {
-                fault(format!("{id} should not have run"));
-            }
+        let open: Vec<_> = self.steps().filter(|step| self.good(*step).is_none()).collect();
+        self.faults.extend(open.into_iter().map(|step| format!("{} did not run to its end", name(step))));
+        BTreeSet::new()
+    }
+
+    /// Returns the jobs that undo.
+    fn failed(&mut self) -> BTreeSet<String> {
+        if !self.has_failed() {
+            self.faults.push("no step failed for good".to_owned());
         }
-        faults
+        let is_undone = |step: &usize| self.plan.steps[*step].is_compensated && self.has_end(*step, true);
+        let undone: Vec<_> = self.steps().filter(is_undone).collect();
+        let mut undoing: BTreeSet<_> = undone.iter().map(|step| self.plan.compensation(*step)).collect();
+        undoing.extend(self.plan.has_on_failure.then(|| self.plan.on_failure()));
+        let missing = undoing.iter().filter(|id| !matches!(self.end(id), Some((_, true))));
+        let mut faults: Vec<_> = missing.map(|id| format!("{id} did not run")).collect();
+        for step in &undone {
+            let ended = self.end(&self.plan.compensation(*step)).map(|(ended, _)| ended);
+            let is_early = |before: &&usize| {
+                let started = self.start(&self.plan.compensation(**before));
+                undone.contains(before) && started.zip(ended).is_some_and(|(started, ended)| started < ended)
+            };
+            let early = self.plan.steps[*step].after.iter().find(is_early);
+            faults.extend(early.map(|before| format!("{} was undone before {}", name(*before), name(*step))));
+        }
+        self.faults.extend(faults);
+        undoing
+    }
+
+    /// No other job runs.
+    fn strangers(&mut self, undoing: &BTreeSet<String>) {
+        let of_steps: BTreeSet<_> = self.steps().flat_map(|step| self.plan.ids(step)).collect();
+        let ran = self.runs.of(&self.plan.id).map(|(id, _)| id);
+        let strangers = ran.filter(|id| !of_steps.contains(*id) && !undoing.contains(*id));
+        self.faults.extend(strangers.map(|id| format!("{id} should not have run")));
     }
 }
 
@@ -243,12 +269,13 @@ impl WorkflowRuns {
     /// The history of a workflow as text.
     #[must_use]
     pub fn history(&self, id: &str) -> String {
-        let mut text = String::new();
-        for (job, runs) in self.runs.range(format!("{id}:")..).take_while(|(job, _)| job.starts_with(&format!("{id}:")))
-        {
-            let _ = writeln!(text, "{job}: {runs:?}");
-        }
-        text
+        self.of(id).map(|(job, runs)| format!("{job}: {runs:?}\n")).collect()
+    }
+
+    /// The jobs of a workflow.
+    fn of(&self, id: &str) -> impl Iterator<Item = (&String, &Runs)> {
+        let prefix = format!("{id}:");
+        self.runs.range(prefix.clone()..).take_while(move |(job, _)| job.starts_with(&prefix))
     }
 }
 

@@ -5,8 +5,8 @@ use std::{
     collections::BTreeMap,
     process::Command,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -66,47 +66,52 @@ impl Servers {
 /// Starts workflows until it is stopped. Each start is repeated until it is confirmed.
 struct Starter {
     stop: Arc<AtomicBool>,
-    plans: Arc<Mutex<Vec<PlannedWorkflow>>>,
+    started: Arc<AtomicUsize>,
     /// The number of those that have ended, as far as it is known.
-    ended: Arc<Mutex<usize>>,
-    task: JoinHandle<()>,
+    ended: Arc<AtomicUsize>,
+    task: JoinHandle<Vec<PlannedWorkflow>>,
 }
 
 impl Starter {
     fn start(stage: &Stage<'_>, seed: u64) -> anyhow::Result<Self> {
-        let (stop, plans, ended) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<_>>>::default(), Arc::default());
+        let (stop, started, ended) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default(), Arc::default());
         let broker = Broker::amqp(Config { amqp_url: stage.raw_urls.clone(), ..Config::default() })?;
-        let (queue, stopped, started, known) =
-            (stage.queue.clone(), Arc::clone(&stop), Arc::clone(&plans), Arc::<Mutex<usize>>::clone(&ended));
-        let task = tokio::spawn(async move {
-            let (mut random, publisher) = (Rng::with_seed(seed), broker.publisher());
-            for number in 0.. {
-                if stopped.load(Ordering::SeqCst) {
-                    break;
-                }
-                sleep(START_EVERY).await;
-                if started.lock().unwrap().len() >= *known.lock().unwrap() + MOST_OPEN {
-                    continue;
-                }
-                let plan = PlannedWorkflow::random(&mut random, format!("{queue}-{number}"));
-                let definition = plan.definition(&queue);
-                while let Err(error) = publisher.start(&definition).await {
-                    assert!(matches!(error, StartError::Publish(_)), "{error}: {definition:?}");
-                    sleep(POLL).await;
-                }
-                started.lock().unwrap().push(plan);
-            }
-            broker.close().await;
-        });
-        Ok(Self { stop, plans, ended, task })
+        let starting = start_until(
+            (broker, stage.queue.clone(), seed),
+            Arc::clone(&stop),
+            (Arc::clone(&started), Arc::<AtomicUsize>::clone(&ended)),
+        );
+        Ok(Self { stop, started, ended, task: tokio::spawn(starting) })
     }
 
     async fn stop(self) -> anyhow::Result<Vec<PlannedWorkflow>> {
         self.stop.store(true, Ordering::SeqCst);
-        self.task.await?;
-        let plans = self.plans.lock().unwrap().clone();
-        Ok(plans)
+        Ok(self.task.await?)
     }
+}
+
+async fn start_until(
+    (broker, queue, seed): (Broker, String, u64),
+    stop: Arc<AtomicBool>,
+    (started, ended): (Arc<AtomicUsize>, Arc<AtomicUsize>),
+) -> Vec<PlannedWorkflow> {
+    let (mut random, publisher, mut plans) = (Rng::with_seed(seed), broker.publisher(), Vec::new());
+    while !stop.load(Ordering::SeqCst) {
+        sleep(START_EVERY).await;
+        if plans.len() >= ended.load(Ordering::SeqCst) + MOST_OPEN {
+            continue;
+        }
+        let plan = PlannedWorkflow::random(&mut random, format!("{queue}-{}", plans.len()));
+        let definition = plan.definition(&queue);
+        while let Err(error) = publisher.start(&definition).await {
+            assert!(matches!(error, StartError::Publish(_)), "{error}: {definition:?}");
+            sleep(POLL).await;
+        }
+        plans.push(plan);
+        started.store(plans.len(), Ordering::SeqCst);
+    }
+    broker.close().await;
+    plans
 }
 
 pub(crate) async fn workflows_of_which_everything_is_killed(stage: &mut Stage<'_>) -> anyhow::Result<()> {
@@ -145,8 +150,8 @@ pub(crate) async fn workflows_of_which_everything_is_killed(stage: &mut Stage<'_
         }
         if let Ok(counts) = store.count_workflows().await {
             let open: u64 = counts.by_status.values().sum();
-            let started = starter.plans.lock().unwrap().len();
-            *starter.ended.lock().unwrap() = started.saturating_sub(usize::try_from(open)?);
+            let ended = starter.started.load(Ordering::SeqCst).saturating_sub(usize::try_from(open)?);
+            starter.ended.store(ended, Ordering::SeqCst);
         }
     }
     let plans = starter.stop().await?;

@@ -90,7 +90,7 @@ impl<'p> Scan<'p> {
                 Err(error) => return Err(error),
             }
             self.at = dataset.position();
-            if self.rows % ROWS_PER_CHECK == 0 && pause(self.at) {
+            if self.rows.is_multiple_of(ROWS_PER_CHECK) && pause(self.at) {
                 return Ok(false);
             }
         }

@@ -53,7 +53,7 @@ async fn an_unknown_format_operation_or_field_is_a_dead_letter_at_once() {
 #[tokio::test]
 async fn a_report_that_the_disk_does_not_take_is_retried() {
     let dirs = TestDirs::new();
-    std::fs::write(dirs.output(), "a file where the directory should be").unwrap();
+    fs::write(dirs.output(), "a file where the directory should be").unwrap();
     let request = read(&by_region(&format!(r#"{COUNT}, "format": "csv""#)));
     let outcome = testing::perform(worker(dirs.reports(), 1), &request).await.unwrap();
     let Outcome::Retry { reason, .. } = outcome else { panic!("{outcome:?}") };
