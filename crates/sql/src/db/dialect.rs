@@ -11,6 +11,14 @@ const POSTGRES_BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
                               SET LOCAL idle_in_transaction_session_timeout = '30s'; SET LOCAL lock_timeout = '30s'; \
                               SET LOCAL jit = off";
 
+/// The same, for statements that find a few rows of large tables by their keys. PostgreSQL takes a list in a placeholder for
+/// a hundred rows, and would read whole tables for it until it has statistics.
+const POSTGRES_BEGIN_BY_KEYS: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+                                      SET LOCAL idle_in_transaction_session_timeout = '30s'; \
+                                      SET LOCAL lock_timeout = '30s'; SET LOCAL jit = off; \
+                                      SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; \
+                                      SET LOCAL enable_mergejoin = off";
+
 /// The kind of database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
@@ -26,6 +34,14 @@ impl Dialect {
         match self {
             Self::Sqlite => "BEGIN IMMEDIATE",
             Self::Postgres => POSTGRES_BEGIN,
+        }
+    }
+
+    /// Begins a transaction that writes rows by their keys.
+    pub(super) fn begin_by_keys(self) -> &'static str {
+        match self {
+            Self::Sqlite => "BEGIN IMMEDIATE",
+            Self::Postgres => POSTGRES_BEGIN_BY_KEYS,
         }
     }
 

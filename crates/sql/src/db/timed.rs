@@ -82,6 +82,36 @@ impl TimedConnection {
         Ok(self)
     }
 
+    /// Begins a transaction like [`begin`](Self::begin), whose statements find their rows by keys.
+    ///
+    /// # Errors
+    ///
+    /// As for [`begin`](Self::begin).
+    pub async fn begin_by_keys(mut self) -> Result<Self> {
+        self.in_transaction = true;
+        self.run(self.dialect().begin_by_keys(), false).await?;
+        Ok(self)
+    }
+
+    /// Begins several reads of rows by their keys. On PostgreSQL they are one transaction, which saves round trips. On SQLite
+    /// each is its own, because a transaction that may write would wait for others.
+    ///
+    /// # Errors
+    ///
+    /// As for [`begin`](Self::begin).
+    pub async fn begin_reads(self) -> Result<Self> {
+        if self.dialect() == Dialect::Sqlite { Ok(self) } else { self.begin_by_keys().await }
+    }
+
+    /// Ends the reads.
+    ///
+    /// # Errors
+    ///
+    /// As for [`commit`](Self::commit).
+    pub async fn end_reads(self) -> Result<()> {
+        if self.in_transaction { self.commit().await } else { Ok(()) }
+    }
+
     /// Commits the transaction.
     ///
     /// # Errors

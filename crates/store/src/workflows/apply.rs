@@ -142,7 +142,7 @@ impl Store {
         if by_id.is_empty() {
             return Ok(applied);
         }
-        let mut tx = self.writer().await?.begin().await?;
+        let mut tx = self.writer().await?.begin_by_keys().await?;
         let mut works = begin(&mut tx, by_id, &mut applied, now).await?;
         run(&mut tx, &mut works, &mut applied, now).await?;
         save::save(&mut tx, &mut works, now).await?;

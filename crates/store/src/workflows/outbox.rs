@@ -246,7 +246,7 @@ impl Store {
         }
         let is_done = |(message, jobs): &&(WorkflowMessage, u32)| message.first + jobs >= message.last;
         let done: Vec<_> = published.iter().filter(is_done).map(|(message, _)| message.id).collect();
-        let mut tx = self.writer().await?.begin().await?;
+        let mut tx = self.writer().await?.begin_by_keys().await?;
         let keys = published.iter().map(|(message, _)| message.workflow);
         let to_change = lock_shown(&mut tx, keys, "AND (started_at IS NULL OR blocked_queue IS NOT NULL)").await?;
         if !done.is_empty() {
@@ -304,7 +304,7 @@ impl Store {
                 json!([one.message.id, one.queue, without_nul(&one.error), one.due_at, one.message.leased_until])
             })
             .collect();
-        let mut tx = self.writer().await?.begin().await?;
+        let mut tx = self.writer().await?.begin_by_keys().await?;
         let dialect = tx.dialect();
         let to_change = lock_shown(&mut tx, blocked.iter().map(|one| one.message.workflow), "").await?;
         let sql = Sql::new(format!(

@@ -72,10 +72,11 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn workflow_publishes(&self, messages: &[WorkflowMessage], most: u32) -> Result<Vec<WorkflowPublishes>> {
-        let mut on = self.reader().await?;
+        let mut on = self.reader().await?.begin_reads().await?;
         let facts = facts(&mut on, messages).await?;
         let payloads = payloads(&mut on, messages, &facts, most).await?;
         let results = results(&mut on, messages, &facts).await?;
+        on.end_reads().await?;
         let made = messages.iter().enumerate().map(|(at, message)| {
             made(message, &facts, &payloads, &results).unwrap_or_else(WorkflowPublishes::Unreadable).or_nothing(at == 0)
         });
