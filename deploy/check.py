@@ -147,7 +147,8 @@ def check_broker():
     granted = {entry["user"]: entry for entry in definitions["permissions"]}
     for user, *rights in re.findall(r"set_permissions -p / (\S+) '(.*)' '(.*)' '(.*)'", BOOK):
         # The book has the rights for one queue, and names those for events besides.
-        plain = lambda pattern: pattern.replace("(email|order-mails|orders|reports|warehouse)", "email").replace("|topics", "")
+        one_queue = lambda pattern: pattern.replace("(email|order-mails|orders|reports|warehouse)", "email")
+        plain = lambda pattern: one_queue(pattern).replace("|topics", "").replace("(jobs)", "jobs")
         deployed = [plain(granted[user][right]) for right in ("configure", "write", "read")]
         check(deployed == rights, f"definitions.json: {user} has other rights than in the book")
     for user in definitions["users"]:

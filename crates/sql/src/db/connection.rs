@@ -99,6 +99,7 @@ impl ConnectionMut<'_> {
     }
 
     /// Runs a statement in the caller's transaction, and returns its rows.
+    #[cfg(feature = "inbox")]
     pub(crate) async fn rows(self, sql: Sql) -> Result<Vec<Row>> {
         Ok(self.ask(sql).await?.1)
     }
