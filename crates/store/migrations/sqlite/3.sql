@@ -30,7 +30,7 @@ CREATE INDEX leveret_workflows_status ON leveret_workflows (status, created_at, 
 CREATE INDEX leveret_workflows_deadline ON leveret_workflows (deadline_due)
     WHERE deadline_due IS NOT NULL AND ended_at IS NULL;
 CREATE INDEX leveret_workflows_ended ON leveret_workflows (ended_at) WHERE ended_at IS NOT NULL;
-CREATE INDEX leveret_workflows_open ON leveret_workflows (updated_at) WHERE ended_at IS NULL;
+CREATE INDEX leveret_workflows_open ON leveret_workflows (created_at) WHERE ended_at IS NULL;
 
 -- Steps, in the order in which they were defined.
 CREATE TABLE leveret_workflow_steps (
