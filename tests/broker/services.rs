@@ -111,7 +111,8 @@ async fn a_service_is_added_and_another_removed_while_the_publisher_knows_nothin
     let first = *shop.ids("old", "placed").first().unwrap();
     let last = *shop.ids("old", "placed").last().unwrap();
     assert!(shop.ids("old", "placed").range(first..=last).eq(emitted.range(first..=last)), "the old one missed none");
-    assert_eq!(emitter.count("not confirmed"), 0, "{:#?}", emitter.lines());
+    // Only the event that the broker was passing to the deleted queue may be uncertain, and it is emitted again.
+    assert!(emitter.count("not confirmed") <= 1, "{:#?}", emitter.lines());
 }
 
 #[tokio::test]
