@@ -153,7 +153,7 @@ pub enum WorkflowError {
         /// The step that it may not wait for.
         after: String,
     },
-    /// An added step is to precede the step that adds it, or one that is added with it.
+    /// An added step names in `before` the step that adds it, or one that is added with it.
     #[error(
         "added step {step:?} cannot come before {before:?}, which adds it or is added with it: name {step:?} in the after \
          of {before:?}"

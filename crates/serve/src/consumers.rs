@@ -15,9 +15,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// The time for which an answer of the broker counts.
+/// The time for which an answer of the broker counts, or that it gave none.
 const KNOWN_FOR: Duration = Duration::from_secs(5);
-/// The longest wait of a caller. Later answers are for the next one.
+/// The longest wait of a caller. A later answer is for the next one.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 /// The most queues that are remembered.
 const MOST_QUEUES: usize = 1_000;
@@ -39,27 +39,32 @@ impl Consumers {
         if queues.is_empty() || broker.is_memory() {
             return BTreeSet::new();
         }
-        let answered = async {
-            let mut known = self.0.lock().await;
-            let mut found = BTreeSet::new();
-            for queue in queues {
-                if known.is_without(broker, &queue).await {
-                    found.insert(queue);
-                }
-            }
-            found
-        };
-        timeout(ANSWERED_WITHIN, answered).await.unwrap_or_default()
+        // Another caller is asking: the next look has its answer.
+        let Ok(mut known) = Arc::clone(&self.0).try_lock_owned() else { return BTreeSet::new() };
+        let broker = broker.clone();
+        // A task of its own, so that a caller that leaves does not break off a handshake.
+        let asking = tokio::spawn(async move { known.without(&broker, queues).await });
+        timeout(ANSWERED_WITHIN, asking).await.map(Result::unwrap_or_default).unwrap_or_default()
     }
 }
 
 impl Known {
-    async fn is_without(&mut self, broker: &Broker, queue: &str) -> bool {
-        if let Some((at, is_without)) = self.queues.get(queue)
-            && at.elapsed() < KNOWN_FOR
-        {
-            return *is_without;
+    async fn without(&mut self, broker: &Broker, queues: BTreeSet<String>) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        for queue in queues {
+            let is_fresh = |(at, _): &&(Instant, bool)| at.elapsed() < KNOWN_FOR;
+            let is_without = match self.queues.get(&queue).filter(is_fresh) {
+                Some((_, is_without)) => *is_without,
+                None => self.ask(broker, &queue).await,
+            };
+            if is_without {
+                found.insert(queue);
+            }
         }
+        found
+    }
+
+    async fn ask(&mut self, broker: &Broker, queue: &str) -> bool {
         let is_without = match self.probe(broker).await {
             None => false,
             Some(probe) => match probe.depth(queue).await {

@@ -48,7 +48,7 @@ enum Fate {
     Published(u32),
     /// It is published later, for this reason; with the queue that does not exist.
     Later(Option<String>, String),
-    /// This many jobs are published, and the next ones never will be: their ends.
+    /// This many of its first jobs are published, and the others of them never will be: their ends.
     Ended(u32, Vec<StepEnd>),
 }
 
@@ -181,16 +181,7 @@ impl Services {
         });
         let window = usize::from(self.broker.config().publish_window.get());
         let results: Vec<_> = stream::iter(publishes.collect::<Vec<_>>()).buffered(window).collect().await;
-        let count = results.len();
-        let confirmed = results.iter().take_while(|result| result.is_ok()).count();
-        let confirmed = u32::try_from(confirmed).unwrap_or(u32::MAX);
-        match results.into_iter().find_map(Result::err) {
-            None => Fate::Published(u32::try_from(count).unwrap_or(u32::MAX)),
-            Some(Fate::Ended(_, ends)) => Fate::Ended(confirmed, ends),
-            Some(later) if confirmed == 0 => later,
-            // The rest is retried at once, and fails for itself.
-            Some(_) => Fate::Published(confirmed),
-        }
+        together(results)
     }
 
     /// Publishes a job. Its delay counts from the time at which it was decided, and so does a cancellation.
@@ -261,6 +252,26 @@ impl Services {
     }
 }
 
+/// Returns the fate of a page by those of its jobs: of all up to the first one that is published later.
+fn together(results: Vec<Result<(), Fate>>) -> Fate {
+    let is_blocked = |result: &Result<(), Fate>| matches!(result, Err(Fate::Later(Some(_), _)));
+    let is_unpublished = results.iter().all(is_blocked);
+    let (mut confirmed, mut ended) = (0, Vec::new());
+    for result in results {
+        match result {
+            Ok(()) => confirmed += 1,
+            Err(Fate::Ended(_, ends)) => ended.extend(ends),
+            Err(Fate::Later(queue, reason)) if confirmed == 0 && ended.is_empty() => {
+                // A queue means that no job was published; one behind this one may have been.
+                return Fate::Later(queue.filter(|_| is_unpublished), reason);
+            }
+            // The rest is retried at once, and fails for itself.
+            Err(_) => break,
+        }
+    }
+    if ended.is_empty() { Fate::Published(confirmed) } else { Fate::Ended(confirmed, ended) }
+}
+
 fn fate(error: &PublishError, mut end: StepEnd, is_cancelled: bool) -> Fate {
     let reason = error.to_string();
     match error {
@@ -271,5 +282,45 @@ fn fate(error: &PublishError, mut end: StepEnd, is_cancelled: bool) -> Fate {
             Fate::Ended(0, vec![end])
         }
         _ => Fate::Later(None, reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use leveret::workflow::StepRef;
+
+    use super::*;
+
+    fn ended(member: u32) -> Result<(), Fate> {
+        let (of, at, outcome) = (StepRef::member("w", "s", member), SystemTime::UNIX_EPOCH, StepOutcome::Cancelled);
+        let (origin, started_at, replayed_at, worker) = (String::new(), None, None, None);
+        Err(Fate::Ended(0, vec![StepEnd { of, origin, attempt: 0, started_at, at, replayed_at, worker, outcome }]))
+    }
+
+    fn later(queue: Option<&str>) -> Result<(), Fate> {
+        Err(Fate::Later(queue.map(str::to_owned), "no".to_owned()))
+    }
+
+    /// The published and the ended jobs, or the queue that all wait for.
+    fn fate_of(results: Vec<Result<(), Fate>>) -> Result<(u32, usize), Option<String>> {
+        match together(results) {
+            Fate::Published(jobs) => Ok((jobs, 0)),
+            Fate::Ended(jobs, ends) => Ok((jobs, ends.len())),
+            Fate::Later(queue, _) => Err(queue),
+        }
+    }
+
+    #[test]
+    fn no_job_of_a_page_is_published_twice_because_another_one_never_can_be() {
+        assert_eq!(fate_of(vec![Ok(()), ended(1), Ok(()), ended(3), Ok(())]), Ok((3, 2)));
+        assert_eq!(fate_of(vec![Ok(()), ended(1), later(None), Ok(())]), Ok((1, 1)), "the rest is retried");
+        assert_eq!(fate_of(vec![Ok(()), later(Some("q")), Ok(())]), Ok((1, 0)));
+    }
+
+    #[test]
+    fn a_page_counts_as_unpublished_only_if_the_queue_existed_for_none_of_its_jobs() {
+        assert_eq!(fate_of(vec![later(Some("q")), later(Some("q"))]), Err(Some("q".to_owned())));
+        assert_eq!(fate_of(vec![later(Some("q")), Ok(())]), Err(None), "the queue was declared in between");
+        assert_eq!(fate_of(vec![later(Some("q")), later(None)]), Err(None), "that one may be published");
     }
 }
