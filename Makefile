@@ -25,7 +25,7 @@ test: setup lint ## Run lints and all tests, on private RabbitMQ nodes (or on th
 	cargo test -p leveret -p lapin-guard --lib --test faults   # without TLS: amqps:// must be refused, because lapin would speak plaintext
 
 faults: setup ## Run the whole fault suite: more than a million jobs, about half an hour (ARGS="network --seed 7"; make test runs its short form)
-	cargo test --release -p leveret-tests --test faults -- --full $(ARGS)
+	cargo test --profile faults -p leveret-tests --test faults -- --full $(ARGS)
 
 test-rabbitmq4: setup ## Run the broker, fault and doctor suites on RabbitMQ 4.0 and 4.3 (Debian's trixie and sid; requires root)
 	set -e; for release in trixie sid; do \

@@ -1,10 +1,10 @@
 //! Records the outcome of every job of a run, with a middleware of the workers.
 //!
-//! A middleware sees attempts and not the decision after them, so dead letters are read from the broker or the store.
+//! A middleware sees attempts and not the decision after them, so dead letters are read from the store of the server.
 
 use std::{collections::HashMap, sync::Arc};
 
-use leveret::{Broker, Context, JobResult, Middleware, Next, testing};
+use leveret::{Context, JobResult, Middleware, Next};
 use leveret_store::{DeadFilter, DeadLetter, Store};
 use tokio::sync::watch;
 
@@ -19,7 +19,7 @@ pub struct Ledger {
 pub struct JobRecords {
     records: Vec<JobRecord>,
     by_key: HashMap<String, usize>,
-    /// Copies of events that jobs emit at their end, before their first attempt.
+    /// Steps of workflows, and copies of events that jobs emit at their end, before their first attempt.
     expected: HashMap<String, JobRecord>,
 }
 
@@ -68,13 +68,15 @@ impl Ledger {
         self.records.send_modify(|records| records.enter(key(id, route.1), JobRecord::new(route, label, copies)));
     }
 
-    /// Registers a copy of the event that the job `of` of this queue emits at its end. The copy counts from its first
-    /// attempt, or from the end of the job.
-    pub fn expect(&self, of: (&str, &str), id: &str, route: (&'static str, &'static str), label: &str) {
-        let (of, copy) = (key(of.0, of.1), key(id, route.1));
+    /// Registers a job that counts from its first attempt: a step of a workflow, or a copy of the event that the job `of` of
+    /// this queue emits at its end. A copy counts from the end of that job.
+    pub fn expect(&self, of: Option<(&str, &str)>, id: &str, route: (&'static str, &'static str), label: &str) {
+        let (of, expected) = (of.map(|(id, queue)| key(id, queue)), key(id, route.1));
         self.records.send_modify(|records| {
-            records.change(&of, |record| record.follow_ups.push(copy.clone()));
-            records.expected.insert(copy, JobRecord::new(route, label, 1));
+            if let Some(record) = of.and_then(|of| records.find(&of)) {
+                record.follow_ups.push(expected.clone());
+            }
+            records.expected.insert(expected, JobRecord::new(route, label, 1));
         });
     }
 
@@ -95,17 +97,14 @@ impl Ledger {
         drop(seen.wait_for(condition).await);
     }
 
-    /// Reads the dead letters of every queue with started jobs. With a server they are in the store, else in the broker.
+    /// Reads the dead letters of every queue with started jobs from the store of the server.
     ///
     /// # Errors
     ///
-    /// The store or the broker fails.
-    pub async fn read_dead_letters(&self, broker: &Broker, store: Option<&Store>) -> anyhow::Result<()> {
+    /// The store fails.
+    pub async fn read_dead_letters(&self, store: &Store) -> anyhow::Result<()> {
         for queue in self.read(JobRecords::queues_with_open_jobs) {
-            let letters = match store {
-                Some(store) => dead_letters_in_store(store, queue).await?,
-                None => dead_letters_in_broker(broker, queue).await?,
-            };
+            let letters = dead_letters(store, queue).await?;
             self.records.send_modify(|records| {
                 for (id, outcome) in letters {
                     records.change(&key(&id, queue), |record| record.outcome = outcome);
@@ -125,21 +124,12 @@ fn key(id: &str, queue: &str) -> String {
     format!("{id}@{queue}")
 }
 
-async fn dead_letters_in_store(store: &Store, queue: &str) -> anyhow::Result<Vec<(String, JobOutcome)>> {
+async fn dead_letters(store: &Store, queue: &str) -> anyhow::Result<Vec<(String, JobOutcome)>> {
     let filter = DeadFilter { queue: Some(queue.to_owned()), ..DeadFilter::default() };
     let page = store.dead_letters(&filter, None, 1_000).await?;
     let outcome =
         |letter: DeadLetter| Some((letter.job_id?, JobOutcome::Dead { kind: letter.kind, reason: letter.error }));
     Ok(page.items.into_iter().filter_map(outcome).collect())
-}
-
-async fn dead_letters_in_broker(broker: &Broker, queue: &str) -> anyhow::Result<Vec<(String, JobOutcome)>> {
-    let letters = testing::dead_letters(broker, queue).await?;
-    let outcome = |letter: testing::DeadLetter| {
-        let kind = letter.kind.map_or("unknown", leveret::ErrorKind::as_str).to_owned();
-        Some((letter.id?.into(), JobOutcome::Dead { kind, reason: letter.reason }))
-    };
-    Ok(letters.into_iter().filter_map(outcome).collect())
 }
 
 impl JobRecords {
@@ -176,6 +166,14 @@ impl JobRecords {
         // In the same change, so that no reader finds all jobs finished in between.
         for follow_up in follow_ups {
             self.change(&follow_up, |_| {});
+        }
+    }
+
+    /// Finds a job that counts, or is expected.
+    fn find(&mut self, key: &str) -> Option<&mut JobRecord> {
+        match self.by_key.get(key) {
+            Some(&index) => Some(&mut self.records[index]),
+            None => self.expected.get_mut(key),
         }
     }
 

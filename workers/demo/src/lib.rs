@@ -1,7 +1,8 @@
 //! The demo: all workers on real jobs, in memory or on RabbitMQ, and the outcome of every job.
 //!
 //! In reading order: [`jobs`] reads the jobs to publish. [`run`] starts the workers, publishes, and waits. [`mail_server`]
-//! receives the mails and is down at first. [`shop`] places the orders. [`ledger`] records each attempt as a middleware of
+//! receives the mails and is down at first. [`shop`] places the orders, and
+//! [`checkouts`] those that are workflows. [`ledger`] records each attempt as a middleware of
 //! all workers, [`progress`] shows it, and [`summary`] shows the outcomes. [`api`] accepts tasks over HTTP, and [`task`] is
 //! the job of these tasks.
 //!
@@ -9,6 +10,7 @@
 //! is missing. The outcomes come from the attempts and from the dead letters of the broker.
 
 pub mod api;
+pub mod checkouts;
 pub mod jobs;
 pub mod ledger;
 pub mod mail_server;

@@ -162,17 +162,22 @@ impl MailStore {
     }
 }
 
-/// Returns the file of the mail with this label.
+/// Returns the file of the mail with this label, such as `mail-1` or `checkout1:confirm`.
 #[must_use]
 pub fn path_of(dir: &Path, label: &str) -> PathBuf {
-    dir.join(format!("{label}.eml"))
+    dir.join(format!("{}.eml", label.replace(':', "_")))
 }
 
-/// Returns the label of the job, which follows the id of the run in the Message-ID.
+/// Returns the label of the job, which follows the id of the run in the Message-ID. The mail of a step of a workflow has
+/// `run_label=hash` there.
 fn name_in(mail: &str) -> Option<String> {
     let header = mail.lines().take_while(|line| !line.is_empty());
     let id = header.filter_map(|line| line.split_once(": ")).find(|(key, _)| key.eq_ignore_ascii_case("Message-ID"))?.1;
-    let (_, label) = id.trim_start_matches('<').split_once('@')?.0.split_once('.')?;
+    let name = id.trim_start_matches('<').split_once('@')?.0;
+    let (_, label) = match name.split_once('=') {
+        Some((readable, _)) => readable.split_once('_')?,
+        None => name.split_once('.')?,
+    };
     let plain = label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
     (plain && !label.is_empty()).then(|| label.to_owned())
 }
@@ -185,6 +190,9 @@ mod tests {
     fn a_mail_is_named_after_its_job_whatever_its_text() {
         let mail = "From: a\r\nMessage-ID: <1f2e3d4c.t-2026-00001@localhost>\r\n\r\nMessage-ID: <x.y@z>\r\n";
         assert_eq!(name_in(mail).as_deref(), Some("t-2026-00001"));
+        let step = "Message-ID: <1f2e3d4c_checkout1_confirm=0123456789abcdef@localhost>\r\n\r\n";
+        let label = name_in(step).unwrap();
+        assert_eq!(path_of(Path::new("m"), &label), path_of(Path::new("m"), "checkout1:confirm"));
         for other in
             ["Message-ID: <run.../etc/passwd@localhost>\r\n\r\n", "Message-ID: <alone@localhost>\r\n", "a: b\r\n"]
         {

@@ -27,7 +27,9 @@ const LESSON: &str = r#"What you see:
   transaction. Two subscriptions have their own copy of the event: the
   warehouse writes a pick list, the email worker a mail to the customer. A
   purchase that is sent twice becomes one order, and a purchase for more
-  teapots than in stock becomes none. A job that cannot succeed (a closed
+  teapots than in stock becomes none. Three checkouts are workflows: charge,
+  stock and invoice, order, mail with the invoice. One customer's credit is
+  too small; one article is sold out, so that the payment is refunded. A job that cannot succeed (a closed
   mailbox, a missing column) becomes a dead letter with its error. Mails go
   only to a small mail server inside the demo.
 
@@ -70,7 +72,7 @@ struct Settings {
     #[arg(long, env = "DEMO_OUTPUT", value_name = "DIR", default_value = "demo-output")]
     output: PathBuf,
 
-    /// Directory of the jobs to publish (orders, mails, reports and purchases.jsonl) and of the data sets
+    /// Directory of the jobs to publish (orders, mails, reports, purchases and checkouts.jsonl) and of the data sets
     #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/data"))]
     data: PathBuf,
 
@@ -113,7 +115,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let kept = (!settings.in_memory()).then_some(settings.output.as_path());
     let api = JobApi::start(&broker, settings.api_addr, kept).await.context("serving the job API")?;
     progress.note(&format!("Job API: http://{}/api", api.address()));
-    let mut demo = DemoRun::start(&broker, Some(api.store()), &settings.data, &settings.output, ledger).await?;
+    let mut demo = DemoRun::start(&broker, api.store(), &settings.data, &settings.output, ledger).await?;
     let finished = tokio::select! {
         ended = demo.run(&progress) => ended.map(|()| true)?,
         () = shutdown_signal() => false,

@@ -18,11 +18,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    checkouts::Checkouts,
     jobs::{self, DemoJob},
     ledger::{JobRecord, JobRecords, Ledger},
     mail_server::MailServer,
     progress::Progress,
-    shop::DemoShop,
+    shop::{DemoShop, ShopRows},
     summary::RunSummary,
     task,
 };
@@ -49,32 +50,33 @@ pub struct DemoRun {
 #[derive(Debug)]
 struct DemoState {
     broker: Broker,
-    /// Store of the dead letters, if there is a server.
-    store: Option<Store>,
+    /// Store of the server, with the dead letters and the workflows.
+    store: Store,
     ledger: Ledger,
     /// Prefix of all ids, because RabbitMQ may have jobs of earlier runs.
     run: String,
     jobs: Vec<DemoJob>,
+    checkouts: Checkouts,
     mail_server: MailServer,
     shop: DemoShop,
     output: PathBuf,
 }
 
 impl DemoRun {
-    /// Reads the jobs in `data`, and starts the workers, which write below `output`. With a server, `store` has the dead
-    /// letters.
+    /// Reads the jobs in `data`, and starts the workers, which write below `output`. `store` is that of a running server.
     ///
     /// # Errors
     ///
     /// The data is missing or invalid, or `output` cannot be written.
     pub async fn start(
         broker: &Broker,
-        store: Option<Store>,
+        store: Store,
         data: &Path,
         output: &Path,
         ledger: Ledger,
     ) -> anyhow::Result<Self> {
-        let jobs = jobs::read(data)?;
+        let run = Uuid::new_v4().simple().to_string()[..8].to_owned();
+        let (jobs, checkouts) = (jobs::read(data)?, Checkouts::read(data, &run)?);
         for dir in [mail_dir(output), report_dir(output)] {
             fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
         }
@@ -84,6 +86,8 @@ impl DemoRun {
             smtp_ca_file: None,
             smtp_timeout: 10,
             mail_dir: None,
+            mail_attachment_dir: Some(report_dir(output)),
+            mail_attachment_limit: 2_000_000,
             mail_from: "Tea shop <shop@example.com>".to_owned(),
         })?;
         let (data_dir, output_dir) = (data.to_owned(), report_dir(output));
@@ -106,13 +110,13 @@ impl DemoRun {
         let analytics = shop.clone().analyse(broker.clone(), stop.clone());
         workers.spawn(async move { Ok(analytics.await?) });
 
-        let run = Uuid::new_v4().simple().to_string()[..8].to_owned();
         let state = DemoState {
             broker: broker.clone(),
             store,
             ledger,
             run,
             jobs,
+            checkouts,
             mail_server,
             shop,
             output: output.to_owned(),
@@ -142,9 +146,18 @@ impl DemoRun {
     /// The orders of the shop cannot be read.
     pub async fn summary(&self) -> anyhow::Result<RunSummary> {
         let state = &self.state;
-        let rows = state.shop.rows(state.jobs.iter().map(|job| state.id(job))).await?;
+        let (rows, checkouts) = (state.shop_rows().await?, state.checkouts.ends(&state.store).await?);
         let (mails, reports) = (mail_dir(&state.output), report_dir(&state.output));
-        Ok(state.ledger.read(|records| RunSummary::new(records, rows, &mails, &reports)))
+        Ok(state.ledger.read(|records| RunSummary::new(records, rows, checkouts, &mails, &reports)))
+    }
+
+    /// Returns the credit of a customer in euro cents.
+    ///
+    /// # Errors
+    ///
+    /// The database of the shop cannot be read.
+    pub async fn credit(&self, customer: &str) -> anyhow::Result<Option<i64>> {
+        self.state.shop.credit(customer).await
     }
 
     /// Stops the workers after their running jobs.
@@ -169,6 +182,7 @@ impl DemoState {
             self.ledger.enter(&id, job.route(), &job.label, job.copies);
             self.shop.expect(&self.ledger, job.route(), &id, &job.label);
         }
+        self.checkouts.expect(&self.ledger);
         let (early, rest) = self.jobs.split_at(EARLY.min(self.jobs.len()));
         progress.note(&format!("The mail server is down. Publishing the first {} orders.", early.len()));
         self.publish(early).await?;
@@ -180,8 +194,10 @@ impl DemoState {
         self.mail_server.start().context("starting the mail server")?;
         self.publish(rest).await?;
         self.settled().await?;
-        let orders = self.shop.rows(self.jobs.iter().map(|job| self.id(job))).await?.orders;
-        self.shop.analysed(orders).await
+        progress.note("Starting checkouts, which are workflows: one is refused its payment, one is refunded.");
+        self.checkouts.run(&self.broker, &self.store).await?;
+        self.settled().await?;
+        self.shop.analysed(self.shop_rows().await?.orders).await
     }
 
     async fn publish(&self, jobs: &[DemoJob]) -> anyhow::Result<()> {
@@ -227,8 +243,11 @@ impl DemoState {
     }
 
     async fn read_dead_letters(&self) -> anyhow::Result<()> {
-        let read = self.ledger.read_dead_letters(&self.broker, self.store.as_ref()).await;
-        read.context("reading the dead letters")
+        self.ledger.read_dead_letters(&self.store).await.context("reading the dead letters")
+    }
+
+    async fn shop_rows(&self) -> anyhow::Result<ShopRows> {
+        self.shop.rows(self.jobs.iter().map(|job| self.id(job)).chain(self.checkouts.place_ids())).await
     }
 
     fn id(&self, job: &DemoJob) -> String {

@@ -17,7 +17,11 @@ use tokio_util::sync::CancellationToken;
 use crate::ledger::Ledger;
 
 /// Stock at the start of each run.
-const STOCK: [(&str, u32); 3] = [("TEA-0101", 40), ("CUP-0012", 12), ("POT-0003", 4)];
+const STOCK: [(&str, u32); 4] = [("TEA-0101", 40), ("CUP-0012", 12), ("POT-0003", 4), ("TIN-0042", 2)];
+
+/// Credit at the start of each run, in euro cents.
+const CREDIT: [(&str, u32); 3] =
+    [("zoe.obrien@example.com", 20_000), ("liam@example.com", 1_000), ("jose.nunez@example.com", 20_000)];
 
 /// The copies of `order.placed`, each with its subscription.
 const COPIES: [(&str, &str); 2] = [("order.placed@order-mails", ORDER_MAILS), ("order.placed@warehouse", WAREHOUSE)];
@@ -25,6 +29,13 @@ const COPIES: [(&str, &str); 2] = [("order.placed@order-mails", ORDER_MAILS), ("
 /// Interval of looks at the view of the analytics.
 const VIEW_INTERVAL: Duration = Duration::from_millis(50);
 const TOP_PRODUCTS: u32 = 3;
+
+/// Registers the copies of the event that the job with this id and queue emits.
+pub(crate) fn expect_copies(ledger: &Ledger, (id, queue): (&str, &str), label: &str) {
+    for copy in COPIES {
+        ledger.expect(Some((id, queue)), &event_id(id), copy, &event_id(label));
+    }
+}
 
 /// The rows of this run in the database of the shop, and the view of the analytics.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +72,9 @@ impl DemoShop {
         let shop = Shop::open(&format!("sqlite:{}", path.display())).await.context("opening the shop's database")?;
         for (sku, quantity) in STOCK {
             shop.set_stock(sku, quantity).await.context("filling up the stock")?;
+        }
+        for (customer, cents) in CREDIT {
+            shop.set_credit(customer, cents).await.context("filling up the credit")?;
         }
         let view = output.join("analytics.db");
         for suffix in ["", "-wal", "-shm"] {
@@ -99,8 +113,8 @@ impl DemoShop {
 
     /// Registers the copies of the event that an order emits.
     pub fn expect(&self, ledger: &Ledger, (job, queue): (&str, &str), id: &str, label: &str) {
-        for copy in COPIES.into_iter().filter(|_| job == PlaceOrder::NAME) {
-            ledger.expect((id, queue), &event_id(id), copy, &event_id(label));
+        if job == PlaceOrder::NAME {
+            expect_copies(ledger, (id, queue), label);
         }
     }
 
@@ -113,6 +127,15 @@ impl DemoShop {
         let relay = self.shop.relay(&broker);
         let worker = leveret_orders::worker(self.shop, relay.waker()).middleware(ledger.recorder());
         leveret_orders::run(worker, relay, &broker, stop.cancelled_owned()).await
+    }
+
+    /// Returns the credit of a customer in euro cents; `None` if there is no account.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be read.
+    pub async fn credit(&self, customer: &str) -> anyhow::Result<Option<i64>> {
+        self.shop.credit(customer).await.context("reading the credit")
     }
 
     /// Returns the rows of the orders of these jobs.

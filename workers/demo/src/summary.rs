@@ -11,6 +11,7 @@ use leveret_email::money::Currency;
 use leveret_orders::warehouse::WAREHOUSE;
 
 use crate::{
+    checkouts::CheckoutEnd,
     ledger::{JobOutcome, JobRecord, JobRecords},
     mail_server,
     shop::ShopRows,
@@ -25,6 +26,8 @@ pub struct RunSummary {
     pub dead: Vec<DeadJob>,
     /// Rows of this run in the database of the shop.
     pub shop: ShopRows,
+    /// The checkouts, which are workflows.
+    pub checkouts: Vec<CheckoutEnd>,
     /// Number of jobs that ended as duplicates.
     pub duplicates: usize,
     /// Directory of the mails, and number of mails of this run.
@@ -66,7 +69,13 @@ pub struct DeadJob {
 impl RunSummary {
     /// Counts the records and the files of succeeded jobs.
     #[must_use]
-    pub fn new(records: &JobRecords, shop: ShopRows, mail_dir: &Path, report_dir: &Path) -> Self {
+    pub fn new(
+        records: &JobRecords,
+        shop: ShopRows,
+        checkouts: Vec<CheckoutEnd>,
+        mail_dir: &Path,
+        report_dir: &Path,
+    ) -> Self {
         let (mut rows, mut mails, mut reports) = (BTreeMap::<_, JobCounts>::new(), 0, Vec::new());
         for record in records.all() {
             rows.entry(record.job).or_default().add(record);
@@ -85,6 +94,7 @@ impl RunSummary {
             rows: rows.into_iter().collect(),
             dead: records.all().iter().filter_map(DeadJob::of).collect(),
             shop,
+            checkouts,
             duplicates: records.all().iter().map(|record| record.duplicates).sum(),
             mails: (mail_dir.to_owned(), mails),
             reports: (report_dir.to_owned(), reports),
@@ -107,6 +117,11 @@ impl RunSummary {
         for dead in &self.dead {
             text.push_str(&format!("  {} {} ({})\n", dead.job, dead.label, dead.kind));
             text.push_str(&wrap(&dead.reason, columns, "      "));
+        }
+        text.push_str("\nCheckouts, which are workflows:\n");
+        for CheckoutEnd { label, status, error } in &self.checkouts {
+            text.push_str(&format!("  {label} {status}\n"));
+            text.push_str(&error.as_deref().map(|error| wrap(error, columns, "      ")).unwrap_or_default());
         }
         text.push_str(&self.files());
         text

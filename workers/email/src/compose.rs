@@ -6,12 +6,13 @@ use lettre::{
     Address, Message,
     address::Envelope,
     message::{
-        Body, Mailbox, Mailboxes, MultiPart, SinglePart,
+        Attachment as AttachmentPart, Body, Mailbox, Mailboxes, MultiPart, SinglePart,
         header::{Cc, ContentTransferEncoding, ContentType, From, HeaderName, HeaderValue, ReplyTo, To},
     },
 };
 
 use crate::{
+    attachments::Attachment,
     error::MailError,
     message_name::message_name,
     text::{crlf, one_line},
@@ -39,6 +40,8 @@ pub struct MailDraft {
     pub text: String,
     /// The same content as HTML.
     pub html: Option<String>,
+    /// Names of the files to attach.
+    pub attachments: Vec<String>,
 }
 
 impl MailDraft {
@@ -46,7 +49,8 @@ impl MailDraft {
     #[must_use]
     pub fn new(to: Mailbox, subject: impl Into<String>, text: impl Into<String>) -> Self {
         let (subject, text) = (subject.into(), text.into());
-        Self { to, cc: Vec::new(), bcc: Vec::new(), reply_to: None, subject, text, html: None }
+        let (cc, bcc, attachments) = (Vec::new(), Vec::new(), Vec::new());
+        Self { to, cc, bcc, reply_to: None, subject, text, html: None, attachments }
     }
 
     /// Returns all recipients, each once.
@@ -61,11 +65,11 @@ impl MailDraft {
     }
 }
 
-/// Composes the mail of `draft`, with a Message-ID derived from the job's id.
+/// Composes the mail of `draft` with these files, and with a Message-ID derived from the job's id.
 ///
 /// # Errors
 /// [`MailError::SubjectTooLong`], [`MailError::TooManyRecipients`].
-pub fn compose(draft: MailDraft, from: &Mailbox, job_id: &str) -> Result<Message, MailError> {
+pub fn compose(draft: MailDraft, files: Vec<Attachment>, from: &Mailbox, job_id: &str) -> Result<Message, MailError> {
     let subject = one_line(&draft.subject);
     let length = subject.chars().count();
     if length > SUBJECT_LIMIT {
@@ -91,11 +95,20 @@ pub fn compose(draft: MailDraft, from: &Mailbox, job_id: &str) -> Result<Message
         builder = builder.header(ReplyTo::from(Mailboxes::from(reply_to)));
     }
     let text = part(ContentType::TEXT_PLAIN, &draft.text);
-    let mut message = match draft.html {
-        None => builder.singlepart(text),
-        Some(html) => {
-            let both = MultiPart::alternative().singlepart(text).singlepart(part(ContentType::TEXT_HTML, &html));
-            builder.multipart(both)
+    let html = draft.html.map(|html| part(ContentType::TEXT_HTML, &html));
+    let mut message = match (html, files.is_empty()) {
+        (None, true) => builder.singlepart(text),
+        (Some(html), true) => builder.multipart(MultiPart::alternative().singlepart(text).singlepart(html)),
+        (html, false) => {
+            let mixed = MultiPart::mixed();
+            let mut mixed = match html {
+                None => mixed.singlepart(text),
+                Some(html) => mixed.multipart(MultiPart::alternative().singlepart(text).singlepart(html)),
+            };
+            for file in files {
+                mixed = mixed.singlepart(attached(file)?);
+            }
+            builder.multipart(mixed)
         }
     }?;
     message.headers_mut().set(From::from(Mailboxes::from(from.clone())));
@@ -110,6 +123,14 @@ fn message_id(job_id: &str, from: &Mailbox) -> String {
 /// Returns the header that stops automatic replies such as holiday notices (RFC 3834).
 fn auto_generated() -> HeaderValue {
     HeaderValue::new(HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated".to_owned())
+}
+
+/// Returns the part of an attached file, in base64 so that no server changes a byte.
+fn attached(file: Attachment) -> Result<SinglePart, MailError> {
+    let kind = ContentType::parse(file.content_type)
+        .map_err(|_| MailError::AttachmentName { name: file.name.clone(), reason: "its type has no MIME type" })?;
+    let body = Body::new_with_encoding(file.content, ContentTransferEncoding::Base64).unwrap_or_else(Body::new);
+    Ok(AttachmentPart::new(file.name).body(body, kind))
 }
 
 fn part(kind: ContentType, text: &str) -> SinglePart {

@@ -127,6 +127,58 @@ pub enum MailError {
         /// The reply of the server, or the error of the connection.
         answer: String,
     },
+    /// The mail has too many attachments.
+    #[error("the mail has {count} attachments, the limit is {limit}")]
+    TooManyAttachments {
+        /// Attachments given.
+        count: usize,
+        /// Attachments allowed.
+        limit: usize,
+    },
+    /// The name of an attachment is refused, or its content is of another type.
+    #[error("attachment {name:?} is refused: {reason}")]
+    AttachmentName {
+        /// The name in the job.
+        name: String,
+        /// The violated rule.
+        reason: &'static str,
+    },
+    /// The directory does not have the file.
+    #[error("attachment {name:?} does not exist in MAIL_ATTACHMENT_DIR")]
+    AttachmentMissing {
+        /// The name in the job.
+        name: String,
+    },
+    /// The attachments of the mail are too large together.
+    #[error("with attachment {name:?} the mail has more than {limit} bytes of attachments (MAIL_ATTACHMENT_LIMIT)")]
+    AttachmentsTooLarge {
+        /// The name of the file that no longer fits.
+        name: String,
+        /// Maximum bytes of all attachments.
+        limit: u64,
+    },
+    /// The mail has attachments, and `MAIL_ATTACHMENT_DIR` is not set.
+    #[error("the mail has attachments, and MAIL_ATTACHMENT_DIR is not set")]
+    NoAttachmentDir,
+    /// `MAIL_ATTACHMENT_DIR` cannot be read.
+    #[error("cannot read MAIL_ATTACHMENT_DIR {}", path.display())]
+    AttachmentDir {
+        /// The directory.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// An attachment cannot be read.
+    #[error("cannot read attachment {name:?}")]
+    AttachmentUnreadable {
+        /// The name in the job.
+        name: String,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// The worker stopped while it read the attachments.
+    #[error("stopped before the attachments were read")]
+    AttachmentsUnread,
     /// The `.eml` file could not be written.
     #[error("cannot write {}", path.display())]
     File {
@@ -146,7 +198,16 @@ impl MailError {
             | Self::SubjectTooLong { .. }
             | Self::TooManyRecipients { .. }
             | Self::AddressNotSupported { .. }
+            | Self::TooManyAttachments { .. }
+            | Self::AttachmentName { .. }
+            | Self::AttachmentMissing { .. }
+            | Self::AttachmentsTooLarge { .. }
             | Self::Compose(_) => FailureKind::Permanent,
+            // Mails without attachments are not affected, so the circuit of the mail server stays closed.
+            Self::NoAttachmentDir
+            | Self::AttachmentDir { .. }
+            | Self::AttachmentUnreadable { .. }
+            | Self::AttachmentsUnread => FailureKind::Transient,
             Self::Server { kind, .. } | Self::TimedOut { kind, .. } => *kind,
             Self::Unconfirmed { .. } => FailureKind::Unconfirmed,
             // A full disk or a missing permission affects every mail.

@@ -1,15 +1,15 @@
 //! The email worker: jobs on the queue `email` and the events of the subscription `order-mails` send mails.
 //!
 //! In reading order: [`worker`] registers the [`jobs`]. A job creates a [`compose::MailDraft`] ([`order`], with [`money`]).
-//! [`mail`] composes it ([`compose`], [`address`], [`text`], [`message_name`]), and sends it to the mail server or writes
-//! it into a file. [`error`] has the kinds of failures, [`settings`] the settings.
+//! [`mail`] reads its [`attachments`], composes it ([`compose`], [`address`], [`text`], [`message_name`]), and sends it to
+//! the mail server or writes it into a file. [`error`] has the kinds of failures, [`settings`] the settings.
 //!
 //! # Outcomes
 //! | what happens | outcome |
 //! |---|---|
 //! | the server accepted the mail, or its file is on disk | done |
-//! | the job is wrong: an unknown field, an invalid mail address, lines that do not add up, or a recipient or mail refused with 5xx | dead letter |
-//! | a 4xx reply about this mail, or a connection lost during it | retried by the queue's policy, for about two days |
+//! | the job is wrong: an unknown field, an invalid mail address, lines that do not add up, an attachment that is missing, too large or of another type, or a recipient or mail refused with 5xx | dead letter |
+//! | a 4xx reply about this mail, a connection lost during it, or attachments that cannot be read | retried by the queue's policy, for about two days |
 //! | the server is unreachable, files cannot be written, or the server fails for five recipients in a row | the circuit `smtp` opens: jobs wait, and no attempt is charged; the failed job is retried by the queue's policy |
 //! | the configuration or the account is refused: TLS, `EHLO`, login, sender, relaying, block lists, quotas; also the same refusal of five recipients in a row | the circuit `smtp` opens: jobs wait, and no attempt is charged; the refused job is retried after 5 minutes, later every hour, for about four days |
 //! | the server received the whole mail and did not reply within ten minutes, or closed the connection | retried after 5 and 10 minutes, then a dead letter with this error |
@@ -18,6 +18,7 @@
 //! servers and readers can recognise a second copy.
 
 pub mod address;
+pub mod attachments;
 pub mod compose;
 mod eml;
 pub mod error;

@@ -5,6 +5,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 use lettre::message::Mailbox;
 
 use crate::{
+    attachments::AttachmentStore,
     compose::{MailDraft, compose},
     eml,
     error::MailError,
@@ -18,6 +19,7 @@ use crate::{
 pub struct Mail {
     from: Mailbox,
     timeout: Duration,
+    attachments: AttachmentStore,
     transport: MailTransport,
 }
 
@@ -50,7 +52,9 @@ impl Mail {
             (None, None) => return Err(SettingError::NoTransport),
             (Some(_), Some(_)) => return Err(SettingError::TwoTransports),
         };
-        Ok(Self { from: sender(&settings.mail_from)?, timeout, transport })
+        let dir = settings.mail_attachment_dir.clone().filter(|dir| !dir.as_os_str().is_empty());
+        let attachments = AttachmentStore { dir, limit: settings.mail_attachment_limit };
+        Ok(Self { from: sender(&settings.mail_from)?, timeout, attachments, transport })
     }
 
     /// Sends one mail for the job `job_id`. `Ok` means that the server accepted it, or that its file is on disk.
@@ -73,7 +77,8 @@ impl Mail {
         stopped: impl Future<Output = ()> + Send,
     ) -> Result<(), MailError> {
         let reply_to = draft.reply_to.as_ref().map(|mailbox| mailbox.email.clone());
-        let message = compose(draft, &self.from, job_id)?;
+        let files = self.attachments.read(draft.attachments.clone()).await?;
+        let message = compose(draft, files, &self.from, job_id)?;
         match &self.transport {
             MailTransport::Smtp(smtp) => smtp.send(&message, reply_to.as_ref(), stopped).await,
             MailTransport::Files(dir) => eml::write(dir.clone(), message_name(job_id), message.formatted()).await,

@@ -33,6 +33,9 @@ pub struct OrderConfirmation {
     pub tax_cents: Option<i64>,
     /// The total: lines + shipping + tax.
     pub total_cents: i64,
+    /// Names of files in `MAIL_ATTACHMENT_DIR`, such as `invoice-17.pdf`; at most 10.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<String>,
 }
 
 /// The person who ordered and receives the mail.
@@ -124,9 +127,10 @@ impl OrderConfirmation {
             shipping: self.shipping_cents.map(|amount| currency.format(amount)),
             tax: self.tax_cents.map(|amount| currency.format(amount)),
             total: currency.format(self.checked_total()?),
+            attachments: self.attachments.iter().map(|name| one_line(name)).collect::<Vec<_>>().join(", "),
         };
         let draft = MailDraft::new(to, format!("Order {} confirmed", view.id), TextTemplate(&view).render()?);
-        Ok(MailDraft { html: Some(HtmlTemplate(&view).render()?), ..draft })
+        Ok(MailDraft { html: Some(HtmlTemplate(&view).render()?), attachments: self.attachments.clone(), ..draft })
     }
 
     fn line_views(&self, currency: Currency) -> Result<Vec<ConfirmationLineView>, ConfirmationError> {
@@ -183,6 +187,8 @@ struct ConfirmationView {
     shipping: Option<String>,
     tax: Option<String>,
     total: String,
+    /// Names of the attached files; empty without.
+    attachments: String,
 }
 
 struct ConfirmationLineView {

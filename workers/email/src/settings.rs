@@ -38,6 +38,15 @@ pub struct MailSettings {
     #[arg(long, env = "MAIL_DIR", value_name = "DIR")]
     pub mail_dir: Option<PathBuf>,
 
+    /// Directory of the files that jobs attach, such as the output directory of the reports worker; a job names a file in it
+    #[arg(long, env = "MAIL_ATTACHMENT_DIR", value_name = "DIR")]
+    pub mail_attachment_dir: Option<PathBuf>,
+
+    /// Maximum bytes of all attachments of one mail; a mail takes up to five times as much memory
+    #[arg(long, env = "MAIL_ATTACHMENT_LIMIT", value_name = "BYTES", default_value_t = 2_000_000,
+          value_parser = clap::value_parser!(u64).range(1..=50_000_000))]
+    pub mail_attachment_limit: u64,
+
     /// Sender of the mails; the Message-IDs have its domain
     #[arg(long, env = "MAIL_FROM", value_name = "MAILBOX", default_value = "Leveret <leveret@localhost>")]
     pub mail_from: String,
@@ -48,6 +57,7 @@ impl fmt::Debug for MailSettings {
         f.debug_struct("MailSettings")
             .field("smtp_url", &self.smtp_url.as_ref().map(|_| "(set)"))
             .field("mail_dir", &self.mail_dir)
+            .field("mail_attachment_dir", &self.mail_attachment_dir)
             .field("mail_from", &self.mail_from)
             .finish_non_exhaustive()
     }

@@ -1,7 +1,7 @@
 //! Errors of an order and of the shop.
 
-use leveret::JobError;
-use leveret_email::error::MailError;
+use leveret::{JobError, workflow::WorkflowError};
+use leveret_email::{error::MailError, money::Currency};
 
 /// Error of an order that cannot be placed. A later attempt fails too.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,35 @@ pub enum OrderError {
         /// The article.
         sku: String,
     },
+    /// The credit of the customer does not cover the charge.
+    #[error(
+        "{} are to pay, and the credit of {customer} is {}",
+        Currency::EUR.format(*cents),
+        Currency::EUR.format(*credit)
+    )]
+    CreditTooSmall {
+        /// Mail address of the customer.
+        customer: String,
+        /// Amount of the charge.
+        cents: i64,
+        /// Credit of the customer.
+        credit: i64,
+    },
+    /// No payment has the id of this charge.
+    #[error("no job {charge_id:?} has charged anything, or it is refunded")]
+    NoPayment {
+        /// Id of the job.
+        charge_id: String,
+    },
+    /// No stock is reserved under this id.
+    #[error("no stock is reserved by {reservation:?}: it is used, released or never was")]
+    NoReservation {
+        /// Id of the job.
+        reservation: String,
+    },
+    /// The order cannot be a workflow.
+    #[error("the order cannot be a workflow")]
+    Workflow(#[from] WorkflowError),
     /// The stock of the article is too small.
     #[error("{ordered} of {sku:?} are ordered, and {left} are in stock")]
     OutOfStock {

@@ -1,4 +1,4 @@
-//! The payload of `order.place`, and the event of a placed order.
+//! The payloads of `order.place`, `stock.reserve` and `stock.release`, and the event of a placed order.
 //!
 //! Unknown fields of a job are refused, so a misspelt field is an error. All amounts are euro cents.
 
@@ -36,6 +36,31 @@ pub struct PlaceOrder {
     /// The lines of the order.
     #[schemars(length(min = 1, max = 100))]
     pub lines: Vec<OrderLine>,
+    /// Id of the `stock.reserve` that took the stock, if the order is part of a [checkout](crate::checkout()), which also
+    /// confirms it to the customer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<String>,
+}
+
+/// Takes the stock of an order that is placed later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Job)]
+#[job(name = "stock.reserve", queue = "orders", schema)]
+#[serde(deny_unknown_fields)]
+#[schemars(description = "Takes the stock of an order that is placed later.")]
+pub struct ReserveStock {
+    /// The lines of the order.
+    #[schemars(length(min = 1, max = 100))]
+    pub lines: Vec<OrderLine>,
+}
+
+/// Gives the stock of a reservation back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Job)]
+#[job(name = "stock.release", queue = "orders", schema)]
+#[serde(deny_unknown_fields)]
+#[schemars(description = "Gives the stock of a reservation back.")]
+pub struct ReleaseStock {
+    /// Id of the job that reserved it.
+    pub reservation: String,
 }
 
 /// One line of an order.
@@ -51,7 +76,7 @@ pub struct OrderLine {
 }
 
 /// A placed order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacedOrder {
     /// Order number of the customer.
     pub number: i64,
@@ -64,7 +89,7 @@ pub struct PlacedOrder {
 /// ```
 /// let event: leveret_orders::OrderPlaced = serde_json::from_str(
 ///     r#"{"order": 17, "customer": "Ann <ann@example.org>", "lines": [{"sku": "TEA-0101", "quantity": 2, "cents": 890}],
-///         "total_cents": 1780, "placed_at": "2026-11-21T15:00:00Z"}"#,
+///         "total_cents": 1780, "placed_at": "2026-11-21T15:00:00Z", "confirm": true}"#,
 /// )?;
 /// assert_eq!(event.total_cents, 1780);
 /// # Ok::<(), serde_json::Error>(())
@@ -82,6 +107,8 @@ pub struct OrderPlaced {
     pub total_cents: i64,
     /// Time in UTC, as RFC 3339.
     pub placed_at: String,
+    /// True if the subscription `order-mails` confirms the order to its customer, and false if a workflow does.
+    pub confirm: bool,
 }
 
 /// Returns the id of the event of the order that the job `job_id` places.
@@ -99,27 +126,30 @@ impl PlaceOrder {
 
     /// Checks the order without a database, and returns the bare address of the customer.
     pub(crate) fn check(&self) -> Result<String, OrderError> {
-        let count = self.lines.len();
-        if !(1..=MAX_LINES).contains(&count) {
-            return Err(OrderError::Lines { count, limit: MAX_LINES });
-        }
+        check_lines(&self.lines)?;
         Ok(address::parse(&self.customer)?.email.to_string())
-    }
-
-    /// Returns the lines sorted by article, so that two transactions cannot deadlock.
-    pub(crate) fn by_article(&self) -> Vec<&OrderLine> {
-        let mut lines: Vec<_> = self.lines.iter().collect();
-        lines.sort_unstable_by_key(|line| line.sku.as_str());
-        lines
     }
 
     /// Returns the event of this order.
     pub(crate) fn placed(self, placed: PlacedOrder) -> OrderPlaced {
-        let (Self { customer, lines }, PlacedOrder { number: order, total_cents }) = (self, placed);
+        let (Self { customer, lines, reservation }, PlacedOrder { number: order, total_cents }) = (self, placed);
         let now = Timestamp::now();
         let placed_at = now.round(Unit::Millisecond).unwrap_or(now).to_string();
-        OrderPlaced { order, customer, lines, total_cents, placed_at }
+        OrderPlaced { order, customer, lines, total_cents, placed_at, confirm: reservation.is_none() }
     }
+}
+
+/// Checks the number of lines.
+pub(crate) fn check_lines(lines: &[OrderLine]) -> Result<(), OrderError> {
+    let count = lines.len();
+    if (1..=MAX_LINES).contains(&count) { Ok(()) } else { Err(OrderError::Lines { count, limit: MAX_LINES }) }
+}
+
+/// Returns the lines sorted by article, so that two transactions cannot deadlock.
+pub(crate) fn by_article(lines: &[OrderLine]) -> Vec<&OrderLine> {
+    let mut lines: Vec<_> = lines.iter().collect();
+    lines.sort_unstable_by_key(|line| line.sku.as_str());
+    lines
 }
 
 impl OrderLine {
@@ -136,7 +166,7 @@ mod tests {
     fn the_event_has_the_fields_that_other_services_read() {
         let line = |sku: &str, quantity, cents| OrderLine { sku: sku.to_owned(), quantity, cents };
         let lines = vec![line("TEA-0101", NonZeroU16::new(2).unwrap(), 890), line("CRD-0001", NonZeroU16::MIN, 5)];
-        let order = PlaceOrder { customer: "Ann <ann@example.org>".to_owned(), lines };
+        let order = PlaceOrder { customer: "Ann <ann@example.org>".to_owned(), lines, reservation: None };
         let event = order.clone().placed(PlacedOrder { number: 17, total_cents: order.total_cents() });
         let at: Timestamp = event.placed_at.parse().unwrap();
         assert!(event.placed_at.ends_with('Z') && at.duration_until(Timestamp::now()).as_secs() < 60, "{event:?}");
@@ -149,6 +179,7 @@ mod tests {
             ],
             "total_cents": 1785,
             "placed_at": event.placed_at,
+            "confirm": true,
         });
         assert_eq!(serde_json::to_value(&event).unwrap(), expected);
     }
@@ -156,7 +187,8 @@ mod tests {
     #[test]
     fn the_largest_order_has_a_total() {
         let line = OrderLine { sku: "TEA-0101".to_owned(), quantity: NonZeroU16::MAX, cents: u32::MAX };
-        let order = PlaceOrder { customer: "ann@example.org".to_owned(), lines: vec![line; MAX_LINES] };
+        let order =
+            PlaceOrder { customer: "ann@example.org".to_owned(), lines: vec![line; MAX_LINES], reservation: None };
         assert_eq!(order.total_cents(), 100 * 65_535 * 4_294_967_295);
         assert_eq!(order.check().unwrap(), "ann@example.org");
     }

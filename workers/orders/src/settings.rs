@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{error::ShopError, shop::Shop};
 
-/// Database and stock of the shop.
+/// Database, stock and credit of the shop.
 #[derive(Clone, clap::Args)]
 #[command(mut_args(leveret::setting))]
 pub struct OrderSettings {
@@ -15,6 +15,10 @@ pub struct OrderSettings {
     /// Stock of articles, set at the start, such as TEA-0101=40,POT-0003=2
     #[arg(long, value_name = "SKU=COUNT", value_delimiter = ',', value_parser = stock)]
     pub stock: Vec<(String, u32)>,
+
+    /// Credit of customers in euro cents, set at the start, such as ann@example.org=5000
+    #[arg(long, value_name = "CUSTOMER=CENTS", value_delimiter = ',', value_parser = credit)]
+    pub credit: Vec<(String, u32)>,
 }
 
 impl fmt::Debug for OrderSettings {
@@ -35,11 +39,22 @@ impl OrderSettings {
         for (sku, quantity) in &self.stock {
             shop.set_stock(sku, *quantity).await?;
         }
+        for (customer, cents) in &self.credit {
+            shop.set_credit(customer, *cents).await?;
+        }
         Ok(shop)
     }
 }
 
 fn stock(text: &str) -> Result<(String, u32), String> {
-    let (sku, count) = text.split_once('=').ok_or("it must be SKU=COUNT, such as TEA-0101=40")?;
-    Ok((sku.to_owned(), count.parse().map_err(|error| format!("{count:?}: {error}"))?))
+    number_of(text).ok_or("it must be SKU=COUNT, such as TEA-0101=40")?
+}
+
+fn credit(text: &str) -> Result<(String, u32), String> {
+    number_of(text).ok_or("it must be CUSTOMER=CENTS, such as ann@example.org=5000")?
+}
+
+fn number_of(text: &str) -> Option<Result<(String, u32), String>> {
+    let (name, number) = text.rsplit_once('=')?;
+    Some(number.parse().map(|parsed| (name.to_owned(), parsed)).map_err(|error| format!("{number:?}: {error}")))
 }

@@ -1,4 +1,4 @@
-//! The database of the shop: stock, orders, pick lists, outbox and inbox.
+//! The database of the shop: stock, credit, orders, pick lists, outbox and inbox.
 
 use std::time::Duration;
 
@@ -103,6 +103,28 @@ impl Shop {
                            ON CONFLICT (sku) DO UPDATE SET quantity = excluded.quantity";
         on!(self, |pool| sqlx::query(SET).bind(sku).bind(i64::from(quantity)).execute(pool).await.map(drop)?);
         Ok(())
+    }
+
+    /// Sets the credit of a customer by the bare mail address, which may be new.
+    ///
+    /// # Errors
+    ///
+    /// The database fails.
+    pub async fn set_credit(&self, customer: &str, cents: u32) -> Result<(), ShopError> {
+        const SET: &str = "INSERT INTO accounts (customer, cents) VALUES ($1, $2)
+                           ON CONFLICT (customer) DO UPDATE SET cents = excluded.cents";
+        on!(self, |pool| sqlx::query(SET).bind(customer).bind(i64::from(cents)).execute(pool).await.map(drop)?);
+        Ok(())
+    }
+
+    /// Returns the credit of a customer in euro cents; `None` if there is no account.
+    ///
+    /// # Errors
+    ///
+    /// The database fails.
+    pub async fn credit(&self, customer: &str) -> Result<Option<i64>, ShopError> {
+        const GET: &str = "SELECT cents FROM accounts WHERE customer = $1";
+        Ok(on!(self, |pool| sqlx::query_scalar(GET).bind(customer).fetch_optional(pool).await?))
     }
 
     /// Returns the stock of an article; `None` if it is unknown.

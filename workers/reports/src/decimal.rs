@@ -24,6 +24,12 @@ impl Decimal {
     /// Zero, without decimals.
     pub(crate) const ZERO: Self = Self { digits: 0, scale: 0 };
 
+    /// Returns an amount of hundredths, with two decimals.
+    #[must_use]
+    pub(crate) fn of_cents(cents: i128) -> Self {
+        Self { digits: cents, scale: 2 }
+    }
+
     /// Parses `-12.50`, `+3`, `.5` or `1e-3`, with or without blanks around it.
     ///
     /// Returns `None` for other text (`1,234`, `NaN`, an empty cell), and for a number with more than 38 digits or more

@@ -1,4 +1,4 @@
-//! Generates one report, from the request to the file.
+//! Generates one report or invoice, from the request to the file.
 
 use std::{
     io::Seek,
@@ -12,10 +12,11 @@ use crate::{
     caption::Caption,
     dataset::{CsvFormat, Dataset, DatasetPosition},
     error::ReportError,
+    invoice::GenerateInvoice,
     paths,
     plan::{self, QueryPlan},
     report::Report,
-    request::GenerateReport,
+    request::{GenerateReport, ReportFormat},
     scan::Scan,
     table::ReportTable,
     unfinished::{ReportCheckpoint, UnfinishedReport},
@@ -47,6 +48,15 @@ pub struct GeneratedReport {
     /// Rows in the report.
     pub rows: usize,
     /// The first letters that the font of a PDF lacks, each once; empty for other formats.
+    pub missing_letters: String,
+}
+
+/// The result of an invoice job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GeneratedInvoice {
+    /// Name of the file in the output directory.
+    pub file: String,
+    /// The first letters that the font lacks, each once.
     pub missing_letters: String,
 }
 
@@ -119,6 +129,22 @@ impl Reports {
             unfinished.delete();
         }
         part
+    }
+
+    /// Writes the invoice, and replaces an earlier one of its number atomically. The same invoice is the same bytes.
+    ///
+    /// # Errors
+    ///
+    /// The invoice is wrong, or the disk fails; see [`ReportError::is_permanent`].
+    pub fn generate_invoice(
+        &self,
+        invoice: &GenerateInvoice,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<GeneratedInvoice, ReportError> {
+        let date = invoice.check()?;
+        let file = paths::output_name(&invoice.file_name(), ReportFormat::Pdf)?;
+        let written = write::write_invoice(invoice, date, &self.output_dir, &file, cancelled)?;
+        Ok(GeneratedInvoice { file, missing_letters: written.missing_letters })
     }
 
     fn work(&self, request: &GenerateReport, control: &Control<'_>) -> Result<ReportPart, ReportError> {

@@ -1,5 +1,7 @@
 //! The jobs of this worker.
 
-mod generate;
+mod invoice;
+mod report;
 
-pub use generate::generate_report;
+pub use invoice::generate_invoice;
+pub use report::generate_report;

@@ -1,9 +1,10 @@
-//! The reports worker: jobs on the queue `reports` write CSV, XLSX or PDF files.
+//! The reports worker: jobs on the queue `reports` write reports as CSV, XLSX or PDF files, and invoices as PDF files.
 //!
 //! In reading order: [`worker`] registers the [`jobs`]; [`generate`] takes one request (`request`) through its steps.
 //! `paths` resolves file names, `plan` checks the request, `dataset` reads rows, `filter` applies the filters, `scan`
 //! groups the rows (with `aggregate`, the exact `decimal` and the `number_format`), `unfinished` keeps the groups of a report
-//! that pauses, `table` sorts and limits the groups, `caption` writes the text around the table, and `write` writes the file.
+//! that pauses, `table` sorts and limits the groups, `caption` writes the text around the table, and `write` writes the file. An
+//! [`invoice`] takes the last step alone.
 //!
 //! # Outcomes
 //!
@@ -11,6 +12,7 @@
 //! |---|---|
 //! | the report is complete on disk under its name | done |
 //! | the request or the data is wrong: an unknown column, a name outside the directories, a row with too few cells, a misplaced quotation mark, `12o` instead of a number, too many groups or columns | dead letter that names row, column and value |
+//! | the invoice is wrong: no lines, a total that is not their sum, a number that is no file name | dead letter that names the field |
 //! | a read or write on disk fails | retried by the queue's policy, and read on from where it failed |
 //! | it takes longer than `REPORTS_YIELD_EVERY`, or the worker stops | it goes to the end of its queue, and is read on from there, with no attempt charged |
 //!
@@ -53,6 +55,7 @@ mod decimal_tests;
 pub mod error;
 mod filter;
 pub mod generate;
+pub mod invoice;
 pub mod jobs;
 mod number_format;
 mod paths;
@@ -75,7 +78,8 @@ use leveret::{Queue, Worker};
 
 pub use self::{
     error::ReportError,
-    generate::{GeneratedReport, ReportPart, Reports},
+    generate::{GeneratedInvoice, GeneratedReport, ReportPart, Reports},
+    invoice::{GenerateInvoice, InvoiceLine},
     request::GenerateReport,
     settings::ReportSettings,
     unfinished::ReportCheckpoint,
@@ -84,9 +88,9 @@ pub use self::{
 /// Time limit of one report, enough for tens of gigabytes: one core reads 100 to 300 MB a second.
 const TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-/// Returns the worker of the queue `reports`, which writes up to `concurrency` reports at the same time.
+/// Returns the worker of the queue `reports`, which writes up to `concurrency` reports and invoices at the same time.
 #[must_use]
 pub fn worker(reports: Reports, concurrency: u16) -> Worker<Reports> {
     let queue = Queue::of::<GenerateReport>().concurrency(concurrency).timeout(TIMEOUT);
-    Worker::new(reports).queue(queue).handle_blocking(jobs::generate_report)
+    Worker::new(reports).queue(queue).handle_blocking(jobs::generate_report).handle_blocking(jobs::generate_invoice)
 }

@@ -75,6 +75,13 @@ impl ReportTable {
         Self { columns, rows, total, groups, sorted_by: plan.sort.map(|(column, _)| column) }
     }
 
+    /// Creates a table of rows that are in order, with a total. `titles` has the columns of text before those of figures.
+    pub(crate) fn of_rows(titles: &[(&str, ColumnRole)], rows: Vec<Vec<ReportCell>>, total: Vec<ReportCell>) -> Self {
+        let column = |(title, role): &(&str, ColumnRole)| ReportColumn { title: (*title).to_owned(), role: *role };
+        let groups = rows.len();
+        Self { columns: titles.iter().map(column).collect(), rows, total: Some(total), groups, sorted_by: None }
+    }
+
     /// Returns the number of group columns.
     pub(crate) fn keys(&self) -> usize {
         self.columns.iter().filter(|column| column.role == ColumnRole::Group).count()

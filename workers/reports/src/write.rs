@@ -1,4 +1,4 @@
-//! Writes a report into a file of the requested format.
+//! Writes a report or an invoice into a file of the requested format.
 
 mod atomic_file;
 mod csv;
@@ -7,11 +7,16 @@ mod formula;
 mod pdf;
 mod xlsx;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use jiff::civil::Date;
 
 pub(crate) use self::atomic_file::AtomicFile;
 use self::error::{WriteError, refuse_more_rows, stop_if};
-use crate::{error::ReportError, report::Report, request::ReportFormat};
+use crate::{error::ReportError, invoice::GenerateInvoice, report::Report, request::ReportFormat};
 
 /// A file that a writer has completed.
 #[derive(Debug)]
@@ -35,14 +40,34 @@ pub(crate) fn write(
         ReportFormat::Pdf => pdf::ROW_LIMIT,
     };
     refuse_more_rows(report, format, limit)?;
+    replace(output_dir, file_name, cancelled, |file| match format {
+        ReportFormat::Csv => csv::write(report, file, cancelled).map(|()| String::new()),
+        ReportFormat::Xlsx => xlsx::write(report, file, output_dir, cancelled).map(|()| String::new()),
+        ReportFormat::Pdf => pdf::write(report, file, cancelled),
+    })
+}
+
+/// Writes the whole invoice as a PDF, or leaves an earlier one of that name unchanged.
+pub(crate) fn write_invoice(
+    invoice: &GenerateInvoice,
+    date: Date,
+    output_dir: &Path,
+    file_name: &str,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<WrittenFile, ReportError> {
+    replace(output_dir, file_name, cancelled, |file| pdf::write_invoice(invoice, date, file, cancelled))
+}
+
+/// Replaces a file by what `write` writes. `write` returns the letters that a font lacks.
+fn replace(
+    output_dir: &Path,
+    file_name: &str,
+    cancelled: &dyn Fn() -> bool,
+    write: impl FnOnce(&File) -> Result<String, WriteError>,
+) -> Result<WrittenFile, ReportError> {
     let failed = |source| ReportError::Write { name: file_name.to_owned(), source };
     let file = AtomicFile::create(output_dir, file_name).map_err(failed)?;
-    let written = match format {
-        ReportFormat::Csv => csv::write(report, file.file(), cancelled).map(|()| String::new()),
-        ReportFormat::Xlsx => xlsx::write(report, file.file(), output_dir, cancelled).map(|()| String::new()),
-        ReportFormat::Pdf => pdf::write(report, file.file(), cancelled),
-    };
-    let missing_letters = written.map_err(|failure| match failure {
+    let missing_letters = write(file.file()).map_err(|failure| match failure {
         WriteError::Io(source) => failed(source),
         WriteError::Report(error) => error,
     })?;

@@ -46,6 +46,8 @@ async fn what_deploy_declares_is_what_the_workers_declare() {
         smtp_ca_file: None,
         smtp_timeout: 30,
         mail_dir: Some(folder.path().to_owned()),
+        mail_attachment_dir: None,
+        mail_attachment_limit: 2_000_000,
         mail_from: "Leveret <leveret@localhost>".to_owned(),
     };
     let email = leveret_email::worker(leveret_email::Mail::new(&mail).unwrap());

@@ -1,4 +1,4 @@
-//! The subscription `order-mails`: each placed order is confirmed to its customer.
+//! The subscription `order-mails`: each placed order is confirmed to its customer, unless a workflow confirms it.
 
 use leveret::{Context, Event, JobError, JobResult};
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,13 @@ pub struct OrderPlaced {
     pub lines: Vec<OrderedLine>,
     /// Total of the order.
     pub total_cents: i64,
+    /// True if this worker confirms the order to its customer, and false if a workflow does.
+    #[serde(default = "yes")]
+    pub confirm: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// One line of a placed order.
@@ -71,11 +78,15 @@ impl OrderPlaced {
             shipping_cents: None,
             tax_cents: None,
             total_cents: self.total_cents,
+            attachments: Vec::new(),
         })
     }
 }
 
 pub(crate) async fn mail_order(order: OrderPlaced, ctx: Context<Mail>) -> JobResult {
+    if !order.confirm {
+        return Ok(());
+    }
     let confirmed = order.confirmation().and_then(|order| order.draft());
     let draft: MailDraft = confirmed.map_err(JobError::permanent)?;
     deliver(draft, &ctx).await

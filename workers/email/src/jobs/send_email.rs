@@ -42,6 +42,9 @@ pub struct SendEmail {
     /// The same content as HTML, sent unchanged beside the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub html: Option<String>,
+    /// Names of files in `MAIL_ATTACHMENT_DIR`, such as `invoice-17.pdf`; at most 10.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<String>,
 }
 
 impl SendEmail {
@@ -49,7 +52,8 @@ impl SendEmail {
     #[must_use]
     pub fn new(to: impl Into<String>, subject: impl Into<String>, text: impl Into<String>) -> Self {
         let (to, subject, text) = (to.into(), subject.into(), text.into());
-        Self { to, cc: Vec::new(), bcc: Vec::new(), reply_to: None, subject, text, html: None }
+        let (cc, bcc, attachments) = (Vec::new(), Vec::new(), Vec::new());
+        Self { to, cc, bcc, reply_to: None, subject, text, html: None, attachments }
     }
 
     fn draft(self) -> Result<MailDraft, MailError> {
@@ -62,6 +66,7 @@ impl SendEmail {
             subject: self.subject,
             text: self.text,
             html: self.html,
+            attachments: self.attachments,
         })
     }
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use leveret_email::{
     address,
+    attachments::Attachment,
     compose::{MailDraft, compose},
     error::FailureKind,
     order::OrderConfirmation,
@@ -14,7 +15,7 @@ use crate::{draft, mail_to, sink::Sink};
 
 fn composed(draft: MailDraft, job_id: &str) -> Message<'static> {
     let from = address::parse("Tea Shop <shop@example.com>").unwrap();
-    let bytes = compose(draft, &from, job_id).unwrap().formatted();
+    let bytes = compose(draft, Vec::new(), &from, job_id).unwrap().formatted();
     assert!(bytes.split(|b| *b == b'\n').all(|line| line.len() <= 999), "a line is too long");
     MessageParser::default().parse(&bytes).unwrap().into_owned()
 }
@@ -103,7 +104,7 @@ fn a_subject_without_end_is_the_jobs_fault() {
     let from = address::parse("shop@example.com").unwrap();
     let mut long = draft();
     long.subject = "x".repeat(1_000_000);
-    let error = compose(long, &from, "job-1").unwrap_err();
+    let error = compose(long, Vec::new(), &from, "job-1").unwrap_err();
     assert_eq!(error.kind(), FailureKind::Permanent);
     assert!(error.to_string().contains("1000000"), "{error}");
     let mut longest = draft();
@@ -175,5 +176,24 @@ fn every_order_of_the_demo_arrives_as_written() {
         for line in &order.lines {
             assert!(text.contains(&line.description), "{text}");
         }
+    }
+}
+
+#[test]
+fn an_attached_file_arrives_with_its_name_and_every_byte() {
+    let content: Vec<u8> = (0..=255).cycle().take(10_000).collect();
+    for (html, name) in [(None, "invoice-17.pdf"), (Some("<p>Hello</p>"), "Rechnung für \"Ann\" – 請求書.pdf")] {
+        let file = Attachment { name: name.to_owned(), content_type: "application/pdf", content: content.clone() };
+        let from = address::parse("Tea Shop <shop@example.com>").unwrap();
+        let draft = MailDraft { html: html.map(str::to_owned), ..draft() };
+        let bytes = compose(draft, vec![file], &from, "job-1").unwrap().formatted();
+        assert!(bytes.is_ascii() && bytes.split(|b| *b == b'\n').all(|line| line.len() <= 999), "a line is too long");
+        let mail = MessageParser::default().parse(&bytes).unwrap();
+        assert_eq!(mail.body_text(0).unwrap().trim_end(), "Hello, Ann.");
+        assert_eq!(mail.html_body_count(), 1);
+        let attached = mail.attachment(0).unwrap();
+        assert_eq!((attached.attachment_name(), attached.contents()), (Some(name), content.as_slice()));
+        assert_eq!(attached.content_type().unwrap().subtype(), Some("pdf"));
+        assert_eq!(mail.attachment_count(), 1);
     }
 }

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use leveret::{Broker, Config, ErrorKind, Job, Outcome, testing};
-use leveret_email::{Mail, OrderConfirmation, SendEmail, worker};
+use leveret_email::{Mail, MailSettings, OrderConfirmation, SendEmail, worker};
 
 use crate::{
     files_in, mail_to, settings,
@@ -179,7 +179,7 @@ async fn a_payload_from_any_client_is_sent_whole_or_refused_by_name() {
     for (payload, expected) in [
         (with(r#", "htlm": "<p>Hi</p>""#), "unknown field `htlm`"),
         (with(r#", "BCC": ["bob@example.org"]"#), "unknown field `BCC`"),
-        (with(r#", "attachments": []"#), "unknown field `attachments`"),
+        (with(r#", "attachment": "a.pdf""#), "unknown field `attachment`"),
         (r#"{"to": "ann@example.org", "text": "Hi"}"#.to_owned(), "missing field `subject`"),
     ] {
         let outcome = perform_raw(&payload).await;
@@ -284,4 +284,36 @@ async fn an_attempt_that_is_stopped_while_the_server_has_the_mail_counts_as_one_
     let metrics = broker.metrics_text();
     let retried = "leveret_jobs_finished_total{job=\"email.send\",outcome=\"retried\",queue=\"email\"} 1";
     assert!(metrics.contains(retried), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_job_attaches_the_files_that_it_names_and_is_a_dead_letter_if_one_is_missing() {
+    let (sink, files) = (Sink::start().await, tempfile::tempdir().unwrap());
+    std::fs::write(files.path().join("invoice-17.pdf"), "%PDF-1.7 17").unwrap();
+    let mail =
+        Mail::new(&MailSettings { mail_attachment_dir: Some(files.path().to_owned()), ..settings(Some(sink.url())) });
+    let mail = mail.unwrap();
+    let with = |name: &str| OrderConfirmation { attachments: vec![name.to_owned()], ..order() };
+    assert_eq!(perform(&mail, &with("invoice-17.pdf")).await, Outcome::Done);
+    let sent = String::from_utf8_lossy(&sink.mails()[0]).into_owned();
+    // "%PDF-1.7 17" in base64.
+    assert!(sent.contains("Attached: invoice-17.pdf") && sent.contains("JVBERi0xLjcgMTc="), "{sent}");
+    let reason = refused(perform(&mail, &with("invoice-18.pdf")).await);
+    assert_eq!(reason, r#"attachment "invoice-18.pdf" does not exist in MAIL_ATTACHMENT_DIR"#);
+    let job = SendEmail { attachments: vec!["../secret.pdf".to_owned()], ..send_email() };
+    assert!(refused(perform(&mail, &job).await).contains("without directories"));
+    // A worker without the directory cannot send this mail, and the job waits for one that can.
+    let outcome = perform(&mail_to(&sink), &with("invoice-17.pdf")).await;
+    let Outcome::Retry { reason, .. } = outcome else { panic!("{outcome:?}") };
+    assert!(reason.contains("MAIL_ATTACHMENT_DIR is not set"), "{reason}");
+    assert_eq!(sink.mails().len(), 1);
+}
+
+#[tokio::test]
+async fn an_order_that_a_workflow_confirms_is_not_confirmed_by_its_event_too() {
+    let sink = Sink::start().await;
+    let payload = r#"{"order": 17, "customer": "ann@example.org", "lines": [], "total_cents": 0, "confirm": false}"#;
+    let worker = worker(mail_to(&sink));
+    let outcome = testing::perform_raw(worker, "order-mails", "order.placed", payload.as_bytes(), 1).await.unwrap();
+    assert_eq!((outcome, sink.mails().len()), (Outcome::Done, 0));
 }

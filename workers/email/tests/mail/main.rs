@@ -22,6 +22,8 @@ fn settings(smtp_url: Option<String>) -> MailSettings {
         smtp_ca_file: None,
         smtp_timeout: 10,
         mail_dir: None,
+        mail_attachment_dir: None,
+        mail_attachment_limit: 2_000_000,
         mail_from: "Tea Shop <shop@example.com>".to_owned(),
     }
 }

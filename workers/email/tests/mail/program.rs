@@ -115,7 +115,7 @@ fn every_setting_is_in_the_book_with_its_flag_and_default() {
         assert!(page.contains(&row), "the page lacks {row}");
         rows += 1;
     }
-    assert_eq!(rows, 5, "{help}");
+    assert_eq!(rows, 7, "{help}");
 }
 
 #[test]

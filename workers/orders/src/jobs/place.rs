@@ -3,14 +3,14 @@
 use leveret::{Context, JobError, JobResult, NewEvent};
 use leveret_sql::{Inbox, Outbox};
 
+use super::take_stock;
 use crate::{
     error::{OrderError, database_error},
-    order::{OrderLine, PlaceOrder, PlacedOrder, event_id},
+    order::{self, PlaceOrder, PlacedOrder, event_id},
     shop::{OrderState, Shop},
 };
 
-const TAKE: &str = "UPDATE stock SET quantity = quantity - $1 WHERE sku = $2 AND quantity >= $1";
-const LEFT: &str = "SELECT quantity FROM stock WHERE sku = $1";
+const USE: &str = "DELETE FROM reservations WHERE job_id = $1";
 const PLACE: &str =
     "INSERT INTO orders (job_id, customer, lines, total_cents) VALUES ($1, $2, $3, $4) RETURNING number";
 
@@ -19,12 +19,18 @@ macro_rules! place {
     ($tx:expr, $order:expr, $customer:expr, $ctx:expr) => {{
         let mut tx = $tx.map_err(database_error)?;
         Inbox::once(&mut tx, $ctx).await?;
-        for line in $order.by_article() {
-            let take = sqlx::query(TAKE).bind(i64::from(line.quantity.get())).bind(&line.sku);
-            if take.execute(&mut *tx).await.map_err(database_error)?.rows_affected() == 0 {
-                let left =
-                    sqlx::query_scalar(LEFT).bind(&line.sku).fetch_optional(&mut *tx).await.map_err(database_error)?;
-                return Err(JobError::permanent(too_few(line, left)));
+        match &$order.reservation {
+            Some(reservation) => {
+                let used = sqlx::query(USE).bind(reservation).execute(&mut *tx).await.map_err(database_error)?;
+                if used.rows_affected() == 0 {
+                    let reservation = reservation.clone();
+                    return Err(JobError::permanent(OrderError::NoReservation { reservation }));
+                }
+            }
+            None => {
+                for line in order::by_article(&$order.lines) {
+                    take_stock!(tx, line);
+                }
             }
         }
         let (lines, total_cents) = (serde_json::to_string(&$order.lines)?, $order.total_cents());
@@ -32,12 +38,13 @@ macro_rules! place {
         let placed = PlacedOrder { number: row.fetch_one(&mut *tx).await.map_err(database_error)?, total_cents };
         let event = NewEvent::of(&$order.placed(placed)).id(event_id($ctx.job_id()));
         Outbox::emit_ordered(&mut tx, $customer, event).await.map_err(database_error)?;
+        Inbox::finish(&mut tx, $ctx, &placed).await?;
         tx.commit().await.map_err(database_error)?;
         placed
     }};
 }
 
-/// Takes the stock, stores the order and emits `order.placed`, once even if the job runs again.
+/// Takes the stock unless it is reserved, stores the order and emits `order.placed`, once even if the job runs again.
 ///
 /// # Errors
 ///
@@ -52,12 +59,4 @@ pub async fn place_order(order: PlaceOrder, ctx: Context<OrderState>) -> JobResu
     ctx.state().relay.wake();
     tracing::info!(number = placed.number, total_cents = placed.total_cents, "order placed");
     Ok(placed)
-}
-
-fn too_few(line: &OrderLine, left: Option<i64>) -> OrderError {
-    let sku = line.sku.clone();
-    match left {
-        Some(left) => OrderError::OutOfStock { sku, ordered: line.quantity.get(), left },
-        None => OrderError::UnknownArticle { sku },
-    }
 }

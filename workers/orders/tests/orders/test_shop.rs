@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use leveret::{Broker, Context, JobResult, PublishError, Subscription, Worker, testing};
+use leveret::{Broker, Context, JobResult, NewJob, PublishError, Subscription, Worker, testing};
 use leveret_harness::{eventually, shared_postgres};
 use leveret_orders::{OrderPlaced, PlaceOrder, Shop, run, worker};
 use leveret_sql::Outbox;
@@ -93,7 +93,7 @@ impl TestShop {
         self.finished("order.placed", "warehouse", outcome)
     }
 
-    fn finished(&self, job: &str, queue: &str, outcome: &str) -> u64 {
+    pub(crate) fn finished(&self, job: &str, queue: &str, outcome: &str) -> u64 {
         let name = format!(r#"leveret_jobs_finished_total{{job="{job}",outcome="{outcome}",queue="{queue}"}} "#);
         let text = self.broker.metrics_text();
         text.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().unwrap())
@@ -112,8 +112,13 @@ impl TestShop {
 
 /// Publishes an order when its queue exists.
 pub(crate) async fn place(broker: &Broker, id: &str, order: &PlaceOrder) {
+    publish(broker, NewJob::of(order).id(id)).await;
+}
+
+/// Publishes a job when its queue exists.
+pub(crate) async fn publish(broker: &Broker, job: NewJob) {
     let publisher = broker.publisher();
-    eventually("the queue is there", LONG, async || match publisher.publish(order).id(id).await {
+    eventually("the queue is there", LONG, async || match publisher.publish(job.clone()).await {
         Err(PublishError::Unroutable { .. }) => false,
         published => published.is_ok(),
     })

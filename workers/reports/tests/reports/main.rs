@@ -5,6 +5,7 @@
 mod dialects;
 mod figures;
 mod files;
+mod invoice;
 mod job;
 mod pages;
 mod program;
