@@ -1,16 +1,10 @@
 //! The files that the processes of a scenario write, read as they grow into the audit.
 
-use std::{
-    collections::HashMap,
-    fs::File,
-    io::{Read, Seek, SeekFrom},
-    path::PathBuf,
-};
+use std::{collections::HashMap, path::PathBuf};
 
-use anyhow::Context as _;
 use leveret_tests::{
     audit::Audit,
-    load::{Line, What},
+    load::{Line, Tail, What},
 };
 
 use crate::prober::is_probe;
@@ -30,7 +24,7 @@ pub(crate) struct Books {
 impl Books {
     pub(crate) fn open() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let tail = |name| Tail { path: folder.path().join(name), read: 0 };
+        let tail = |name| Tail::new(folder.path().join(name));
         Ok(Self {
             effects: tail("effects"),
             receipts: tail("receipts"),
@@ -68,24 +62,5 @@ impl Books {
     /// Returns whether a subscription has started an event that was made after this time.
     pub(crate) fn has_newer(&self, subscription: &str, us: u64) -> bool {
         self.newest.get(subscription).is_some_and(|newest| *newest > us)
-    }
-}
-
-/// A file of lines that grows.
-#[derive(Debug)]
-struct Tail {
-    path: PathBuf,
-    read: u64,
-}
-
-impl Tail {
-    fn lines(&mut self) -> anyhow::Result<Vec<Line>> {
-        let Ok(mut file) = File::open(&self.path) else { return Ok(Vec::new()) };
-        file.seek(SeekFrom::Start(self.read))?;
-        let mut text = String::new();
-        file.read_to_string(&mut text)?;
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        self.read += whole as u64;
-        text[..whole].lines().map(|line| line.parse().with_context(|| format!("line {line:?}"))).collect()
     }
 }

@@ -209,6 +209,7 @@ impl<'a> Stage<'a> {
             more.extend(words("--form events"));
             more.extend(self.subscriptions.iter().flat_map(|name| ["--subscription".to_owned(), name.clone()]));
         }
+        more.extend(["--effects".to_owned(), self.books.effects().display().to_string()]);
         for (name, value) in [
             ("--seed", self.seed + self.publishers.len() as u64),
             ("--at-least", self.size.jobs),

@@ -6,8 +6,8 @@
 use std::{
     fmt::{self, Display},
     fs::File,
-    io::Write,
-    path::Path,
+    io::{Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -121,6 +121,35 @@ impl FromStr for Line {
         let (process, attempt, redelivered) = (next()?.parse()?, next()?.parse()?, next()?.parse()?);
         let (made_us, id) = (next()?.parse()?, next()?.to_owned());
         Ok(Self { at_us, what, process, attempt, redelivered, made_us, id })
+    }
+}
+
+/// The lines of a file that grows.
+#[derive(Debug)]
+pub struct Tail {
+    path: PathBuf,
+    read: u64,
+}
+
+impl Tail {
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, read: 0 }
+    }
+
+    /// The lines since the last call; none while there is no file.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or has a line of another kind.
+    pub fn lines(&mut self) -> anyhow::Result<Vec<Line>> {
+        let Ok(mut file) = File::open(&self.path) else { return Ok(Vec::new()) };
+        file.seek(SeekFrom::Start(self.read))?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        self.read += whole as u64;
+        text[..whole].lines().map(|line| line.parse().with_context(|| format!("line {line:?}"))).collect()
     }
 }
 

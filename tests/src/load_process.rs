@@ -9,7 +9,7 @@ use leveret::{
     Batching, Broker, Config, ErrorKind, PublishError, Publisher, Queue, RequestError, RetryPolicy, Subscription,
     Worker, shutdown_signal,
 };
-use leveret_tests::load::{End, Ledger, Load, What, job_id, now_us, run, run_batch};
+use leveret_tests::load::{End, Ledger, Line, Load, Tail, What, job_id, now_us, run, run_batch};
 use tokio::{sync::Semaphore, task::JoinSet, time::MissedTickBehavior};
 
 /// The interval at which the publisher creates a batch of jobs.
@@ -85,6 +85,13 @@ struct Publish {
     /// A subscription that must get a copy of each event
     #[arg(long = "subscription")]
     subscriptions: Vec<String>,
+    /// Publish nothing while more of its jobs than this have not been started: a job that is to show a recovery waits behind
+    /// them
+    #[arg(long, requires = "effects")]
+    most_waiting: Option<u64>,
+    /// The file of the workers
+    #[arg(long)]
+    effects: Option<PathBuf>,
 }
 
 /// The mix of jobs.
@@ -159,10 +166,16 @@ impl Publish {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut made, mut stopped, mut share) = (0, false, 0.0);
+        let mut backlog = self.backlog();
         while !stopped || made < self.at_least {
             tokio::select! {
                 () = &mut stop, if !stopped => stopped = true,
                 _ = ticks.tick() => share += self.rate as f64 * TICK.as_secs_f64(),
+            }
+            if let Some(backlog) = &mut backlog
+                && backlog.is_full(made)?
+            {
+                share = 0.0;
             }
             while share >= 1.0 {
                 share -= 1.0;
@@ -187,6 +200,31 @@ impl Publish {
         }
         broker.close().await;
         Ok(())
+    }
+}
+
+impl Publish {
+    fn backlog(&self) -> Option<Backlog> {
+        let (most, effects) = self.most_waiting.zip(self.effects.clone())?;
+        Some(Backlog { most, effects: Tail::new(effects), started: 0, of: format!("{:x}-", self.seed) })
+    }
+}
+
+/// The jobs of a publisher that no worker has started, as the workers' file tells. A job that is started twice counts twice,
+/// so that there may be some more.
+struct Backlog {
+    most: u64,
+    effects: Tail,
+    started: u64,
+    /// The beginning of the numbers of the publisher's jobs.
+    of: String,
+}
+
+impl Backlog {
+    fn is_full(&mut self, made: u64) -> anyhow::Result<bool> {
+        let is_first = |line: &&Line| line.what == What::Start && line.attempt == 1 && line.id.contains(&self.of);
+        self.started += self.effects.lines()?.iter().filter(is_first).count() as u64;
+        Ok(made.saturating_sub(self.started) > self.most)
     }
 }
 

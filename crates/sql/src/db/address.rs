@@ -28,6 +28,13 @@ pub(super) fn parse(url: &str) -> Result<DatabaseAddress> {
     if path.is_empty() || path == ":memory:" { Err(Error::Address) } else { Ok(DatabaseAddress::Sqlite(path.into())) }
 }
 
+/// Returns whether the address of a PostgreSQL server asks for prepared statements, by a cache for them.
+pub(super) fn keeps_statements(url: &str) -> bool {
+    let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
+    let capacity = parameters.split('&').filter_map(|parameter| parameter.strip_prefix("statement-cache-capacity="));
+    capacity.last().is_some_and(|capacity| capacity.parse().is_ok_and(|capacity: usize| capacity > 0))
+}
+
 /// Creates the file of an SQLite database if it is missing, and returns its absolute path.
 ///
 /// Only its user may read it, because payloads hold secrets. SQLite gives the files beside it the same mode.
@@ -48,6 +55,23 @@ pub(super) fn sqlite_file(path: &Path) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_an_address_that_asks_for_it_keeps_statements() {
+        for (parameters, expected) in [
+            ("", false),
+            ("?sslmode=require", false),
+            ("?statement-cache-capacity=0", false),
+            ("?statement-cache-capacity=100", true),
+            ("?sslmode=require&statement-cache-capacity=20", true),
+        ] {
+            assert_eq!(
+                keeps_statements(&format!("postgres://me@localhost/jobs{parameters}")),
+                expected,
+                "{parameters}"
+            );
+        }
+    }
 
     #[test]
     fn an_address_is_a_path_or_one_of_two_schemes() {

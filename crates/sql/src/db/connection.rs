@@ -110,12 +110,13 @@ impl ConnectionMut<'_> {
             // SQLite itself reports a lock that is held for too long.
             Self::Sqlite(_) => LONG,
         };
-        within(limit, async { Ok(self.fetch(sql).await?) }).await
+        let keeps = self.dialect() == Dialect::Sqlite;
+        within(limit, async { Ok(self.fetch(sql, keeps).await?) }).await
     }
 
-    /// Runs a statement without a time limit.
-    pub(super) async fn fetch(&mut self, sql: Sql) -> sqlx::Result<StatementResult> {
-        let keeps = self.dialect().keeps_statements();
+    /// Runs a statement without a time limit. `keeps` leaves it prepared: a pooler mixes up the prepared statements of its
+    /// clients.
+    pub(super) async fn fetch(&mut self, sql: Sql, keeps: bool) -> sqlx::Result<StatementResult> {
         match self {
             Self::Postgres(on) => fetch!((&mut **on), sql, Postgres, Row::Postgres, keeps),
             Self::Sqlite(on) => fetch!((&mut **on), sql, Sqlite, Row::Sqlite, keeps),
@@ -123,12 +124,12 @@ impl ConnectionMut<'_> {
     }
 
     /// Runs a statement in a transaction of its own without a time limit. On SQLite each statement is one.
-    pub(super) async fn fetch_alone(&mut self, sql: Sql) -> sqlx::Result<StatementResult> {
+    pub(super) async fn fetch_alone(&mut self, sql: Sql, keeps: bool) -> sqlx::Result<StatementResult> {
         if self.dialect() == Dialect::Sqlite {
-            return self.fetch(sql).await;
+            return self.fetch(sql, keeps).await;
         }
         self.run(Dialect::Postgres.begin()).await?;
-        let answer = self.fetch(sql).await;
+        let answer = self.fetch(sql, keeps).await;
         let ended = self.run(if answer.is_ok() { "COMMIT" } else { "ROLLBACK" }).await;
         let answer = answer?;
         ended.map(|()| answer)

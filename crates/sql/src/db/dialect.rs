@@ -45,12 +45,6 @@ impl Dialect {
         }
     }
 
-    /// Returns whether a connection keeps statements prepared. A pooler mixes up the prepared statements of its
-    /// clients.
-    pub(super) fn keeps_statements(self) -> bool {
-        self == Self::Sqlite
-    }
-
     /// The milliseconds since the epoch on the database's clock, which all relays share. Constant within a statement.
     pub(crate) fn now(self) -> &'static str {
         match self {

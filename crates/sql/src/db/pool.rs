@@ -30,6 +30,8 @@ const BUSY: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Pool {
     connections: Connections,
+    /// True if PostgreSQL keeps statements prepared, because the address asks for it.
+    keeps_statements: bool,
     pub(crate) limit: Duration,
 }
 
@@ -41,13 +43,13 @@ enum Connections {
 
 impl From<PgPool> for Pool {
     fn from(pool: PgPool) -> Self {
-        Self { connections: Connections::Postgres(pool), limit: SHORT }
+        Self { connections: Connections::Postgres(pool), keeps_statements: false, limit: SHORT }
     }
 }
 
 impl From<SqlitePool> for Pool {
     fn from(pool: SqlitePool) -> Self {
-        Self { connections: Connections::Sqlite(pool), limit: SHORT }
+        Self { connections: Connections::Sqlite(pool), keeps_statements: true, limit: SHORT }
     }
 }
 
@@ -92,7 +94,8 @@ pub(crate) use from_pools;
 /// Each fails with [`Error::Database`](crate::Error::Database) or [`Error::Silent`](crate::Error::Silent).
 impl Pool {
     /// Opens a database: `sqlite:PATH` or a path, which is created if it is missing, or `postgres://…`, which must
-    /// exist.
+    /// exist. With `?statement-cache-capacity=100` PostgreSQL keeps statements prepared, which a pooler of transactions must
+    /// not be given.
     ///
     /// Any other address fails with [`Error::Address`](crate::Error::Address), a file that cannot be created with
     /// [`Error::Folder`](crate::Error::Folder).
@@ -111,7 +114,7 @@ impl Pool {
                 within(SHORT, async { Ok(PgConnection::connect(url).await?) }).await?;
                 Err(sqlx::Error::PoolTimedOut.into())
             }
-            opened => Ok(opened?.into()),
+            opened => Ok(Self { keeps_statements: address::keeps_statements(url), ..opened?.into() }),
         }
     }
 
@@ -162,7 +165,9 @@ impl Pool {
     /// Takes a connection from the pool.
     pub async fn acquire(&self) -> Result<TimedConnection> {
         Ok(match &self.connections {
-            Connections::Postgres(pool) => TimedConnection::postgres(acquire(pool, self.limit).await?, self.limit),
+            Connections::Postgres(pool) => {
+                TimedConnection::postgres(acquire(pool, self.limit).await?, self.limit, self.keeps_statements)
+            }
             Connections::Sqlite(pool) => {
                 let connection = acquire(pool, self.limit.saturating_mul(SLOW_FACTOR)).await?;
                 TimedConnection::sqlite(connection, self.limit)

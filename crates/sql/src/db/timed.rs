@@ -3,8 +3,8 @@
 //! A database that is halted, or behind a network that drops all packets, neither answers nor fails. A connection with
 //! an unanswered statement is closed and never used again: its answer may still come, or never.
 //!
-//! On PostgreSQL each statement runs in a transaction, and no statement is prepared by name. A pooler such as PgBouncer
-//! gives each transaction another session, so nothing may outlive a transaction.
+//! On PostgreSQL each statement runs in a transaction, and no statement is prepared by name unless the address asks for it. A
+//! pooler such as PgBouncer gives each transaction another session, so nothing may outlive a transaction.
 
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ use crate::Result;
 pub struct TimedConnection {
     connection: PooledConnection,
     limit: Duration,
+    /// True if statements stay prepared. On SQLite they always do.
+    keeps_statements: bool,
     /// True if a statement has no answer yet.
     is_asked: bool,
     in_transaction: bool,
@@ -45,16 +47,16 @@ impl PooledConnection {
 }
 
 impl TimedConnection {
-    pub(super) fn postgres(connection: PoolConnection<Postgres>, limit: Duration) -> Self {
-        Self::new(PooledConnection::Postgres(connection), limit)
+    pub(super) fn postgres(connection: PoolConnection<Postgres>, limit: Duration, keeps_statements: bool) -> Self {
+        Self::new(PooledConnection::Postgres(connection), limit, keeps_statements)
     }
 
     pub(super) fn sqlite(connection: PoolConnection<Sqlite>, limit: Duration) -> Self {
-        Self::new(PooledConnection::Sqlite(connection), limit)
+        Self::new(PooledConnection::Sqlite(connection), limit, true)
     }
 
-    fn new(connection: PooledConnection, limit: Duration) -> Self {
-        Self { connection, limit, is_asked: false, in_transaction: false }
+    fn new(connection: PooledConnection, limit: Duration, keeps_statements: bool) -> Self {
+        Self { connection, limit, keeps_statements, is_asked: false, in_transaction: false }
     }
 
     /// The kind of database.
@@ -136,10 +138,12 @@ impl TimedConnection {
 
     /// Runs a statement, in a transaction of its own unless one has begun.
     async fn ask(&mut self, sql: Sql) -> Result<StatementResult> {
-        let (limit, in_transaction) = (self.limit(sql.is_slow()), self.in_transaction);
+        let (limit, keeps) = (self.limit(sql.is_slow()), self.keeps_statements);
+        let in_transaction = self.in_transaction;
         self.is_asked = true;
         let mut on = self.connection.connection();
-        let answer = async { Ok(if in_transaction { on.fetch(sql).await } else { on.fetch_alone(sql).await }) };
+        let answer =
+            async { Ok(if in_transaction { on.fetch(sql, keeps).await } else { on.fetch_alone(sql, keeps).await }) };
         // Boxed, because otherwise the futures of all callers would be as large as this one.
         let answer = within(limit, Box::pin(answer)).await?;
         self.is_asked = false;
