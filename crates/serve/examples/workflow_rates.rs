@@ -1,5 +1,8 @@
 //! Measures how fast a server runs workflows, on a RabbitMQ node and databases of its own:
-//! `cargo run --release -p leveret-serve --example workflow_rates [sqlite|postgres] [size]`.
+//! `cargo run --release -p leveret-serve --example workflow_rates [sqlite|postgres] [size] [celery=PYTHON]`.
+//!
+//! With `celery=` and a Python that has `celery[redis]`, a chain and a chord of Celery follow, on the same RabbitMQ node and a
+//! `redis-server` of their own.
 //!
 //! Server, worker and starter share one process. The handler does nothing, so that what is measured is the way of a step: its
 //! end to the broker, the transition in the store, the next job to the broker and to the worker.
@@ -7,7 +10,9 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    process::Command,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -68,10 +73,27 @@ async fn main() {
         }
         let url = match database {
             "sqlite" => folder.path().join("leveret.db").display().to_string(),
-            _ => postgres.database().await,
+            // The server has no pooler, so statements may stay prepared.
+            _ => format!("{}?statement-cache-capacity=100", postgres.database().await),
         };
         measure(database, &url, size).await;
     }
+    if let Some(python) = arguments.iter().find_map(|word| word.strip_prefix("celery=")) {
+        measure_celery(python, size).await;
+    }
+}
+
+async fn measure_celery(python: &str, size: u32) {
+    let vhost = shared_node().await.vhost().await;
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut redis = Command::new("redis-server").args(["--port", &port.to_string(), "--save", ""]).spawn().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benches/celery/rates.py");
+    let mut celery = Command::new(python);
+    celery.arg(script).env("BENCH_AMQP", vhost.url()).env("BENCH_SIZE", size.to_string());
+    celery.env("BENCH_REDIS", format!("redis://127.0.0.1:{port}/0"));
+    assert!(celery.status().unwrap().success(), "the script of Celery failed");
+    redis.kill().unwrap();
+    redis.wait().unwrap();
 }
 
 async fn measure(database: &str, store: &str, size: u32) {

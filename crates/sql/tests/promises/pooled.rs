@@ -2,7 +2,10 @@
 
 use leveret::NewJob;
 use leveret_harness::{Database, PgBouncer, shared_postgres};
-use leveret_sql::Outbox;
+use leveret_sql::{
+    Outbox,
+    db::{Pool, Sql},
+};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::outbox::stage::{Stage, run};
@@ -42,4 +45,16 @@ async fn outbox_inbox_and_relay_work_through_pgbouncer_and_leave_nothing_in_its_
     crate::inbox::is_done_once_through(&url).await;
     relay.stop().await.unwrap();
     assert_eq!(PgBouncer::left_behind(postgres, &url).await, (0, 0, 0), "channels, lock timeouts, prepared statements");
+}
+
+#[tokio::test]
+async fn postgresql_keeps_statements_prepared_only_if_the_address_asks_for_it() {
+    let url = shared_postgres().await.database().await;
+    for (parameters, expected) in [("", false), ("?statement-cache-capacity=100", true)] {
+        let pool = Pool::open(&format!("{url}{parameters}")).await.unwrap();
+        let mut connection = pool.acquire().await.unwrap();
+        let count = Sql::new("SELECT count(*) FROM pg_prepared_statements WHERE $1 = 1").arg(1u32);
+        let kept: i64 = count.one(&mut connection).await.unwrap();
+        assert_eq!(kept > 0, expected, "{parameters:?}: {kept}");
+    }
 }
