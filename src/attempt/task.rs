@@ -210,7 +210,7 @@ impl<S: Send + Sync + 'static> Task<S> {
         besides: Besides,
     ) -> Disposition {
         tracked.report(Transition::Received);
-        if tracked.is_cancelled().await {
+        if tracked.is_cancelled().await && !tracked.may_have_succeeded() {
             return Disposition::Cancelled;
         }
         tracked.report(Transition::Started);

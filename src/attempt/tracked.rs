@@ -98,6 +98,12 @@ impl Tracked {
         is_workflow_cancelled || cancellations.contains(&self.received.tracking_id(&self.queue), since).await
     }
 
+    /// Returns whether the job is a step that an earlier attempt may have completed without a report: its worker was killed, or
+    /// the reply to its commit was lost. Its handler knows, and a success must be compensated.
+    pub(crate) fn may_have_succeeded(&self) -> bool {
+        self.workflow.is_some() && (self.received.redelivered || self.received.envelope.attempt > 1)
+    }
+
     /// Publishes a status update in the background, unless the job is an untracked step of a workflow.
     pub(crate) fn report(&self, transition: Transition) {
         if !self.received.envelope.track {

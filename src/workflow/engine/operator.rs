@@ -90,8 +90,7 @@ impl Snapshot {
 
     /// Returns whether no failed job can be retried or skipped any more.
     pub(super) fn is_final(&self) -> bool {
-        let state = &self.workflow;
-        state.is_undone || state.phase == Phase::Compensating || !matches!(state.stop, None | Some(super::Stop::Failed))
+        self.workflow.is_final()
     }
 
     fn retry_undo(&mut self, actions: &mut Vec<Action>) -> Result<(), Refusal> {

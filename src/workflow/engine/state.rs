@@ -254,6 +254,13 @@ pub enum MemberEnd {
 }
 
 impl WorkflowState {
+    /// Returns whether no failed job can be retried, replayed or skipped any more: something is undone, or the workflow was
+    /// cancelled or has failed for good.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        self.is_undone || self.phase == Phase::Compensating || !matches!(self.stop, None | Some(Stop::Failed))
+    }
+
     /// Returns the state for people and programs. It is never [`Status::Pending`] or [`Waiting::Queue`]: a server adds what
     /// it knows of the queues.
     #[must_use]

@@ -7,7 +7,7 @@
 //! the job of these tasks.
 //!
 //! Nothing is simulated: a job fails because a mail server is down, a mailbox is refused, an address is invalid or a column
-//! is missing. The outcomes come from the attempts and from the dead letters of the broker.
+//! is missing. The outcomes come from the attempts and from the dead letters in the store of the server.
 
 pub mod api;
 pub mod checkouts;

@@ -112,7 +112,7 @@ impl RunSummary {
     pub fn render(&self, columns: usize) -> String {
         let mut text = self.table();
         if !self.dead.is_empty() {
-            text.push_str("\nDead letters, kept with their errors in email.dead, orders.dead and reports.dead:\n");
+            text.push_str("\nDead letters, kept with their errors in the store of the server:\n");
         }
         for dead in &self.dead {
             text.push_str(&format!("  {} {} ({})\n", dead.job, dead.label, dead.kind));

@@ -1,18 +1,23 @@
 //! Reads the files that a mail attaches from a directory that other workers write, such as invoices.
 //!
-//! A job names the files. Only plain names of allowed types are read, and only if the content begins as the type does, so
-//! that no job can mail another file of the machine. A link may lead to a file in the directory.
+//! A job names the files. Only plain names of allowed types are read, so that no job can mail another file of the machine. A
+//! pdf, picture or workbook must begin as its type does. A link may lead to a file in the directory.
 
 use std::{
     fs::{self, File},
     io::{self, Read},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use crate::error::MailError;
 
 /// Maximum files of one mail.
 const COUNT_LIMIT: usize = 10;
+
+/// Maximum time to read the files of one mail, within the ten seconds that a job has beside those of its mail server.
+const READ_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The types of files that may be attached: extension, MIME type, and the first bytes of each such file.
 const TYPES: [(&str, &str, &[u8]); 7] = [
@@ -53,8 +58,11 @@ impl AttachmentStore {
         }
         let store = self.clone();
         let reading = tokio::task::spawn_blocking(move || store.read_all(names));
-        // The runtime drops the task only when it shuts down.
-        reading.await.unwrap_or(Err(MailError::AttachmentsUnread))
+        // A network volume may hang. The circuit of the mail server is not to blame for it.
+        match tokio::time::timeout(READ_TIMEOUT, reading).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(_)) | Err(_) => Err(MailError::AttachmentsUnread),
+        }
     }
 
     fn read_all(&self, names: Vec<String>) -> Result<Vec<Attachment>, MailError> {
@@ -86,11 +94,17 @@ impl AttachmentStore {
             return Err(refused(&name, "it is a link that leads out of MAIL_ATTACHMENT_DIR"));
         }
         // Checked before the file is opened, because opening a pipe waits for its writer.
-        if !fs::metadata(&path).map_err(|source| failed(&name, source))?.is_file() {
+        let checked = fs::symlink_metadata(&path).map_err(|source| failed(&name, source))?;
+        if !checked.is_file() {
             return Err(refused(&name, "it is not a file"));
         }
         let mut content = Vec::new();
         let file = File::open(&path).map_err(|source| failed(&name, source))?;
+        let opened = file.metadata().map_err(|source| failed(&name, source))?;
+        // Whoever writes the directory may have put a link there in between.
+        if (opened.dev(), opened.ino()) != (checked.dev(), checked.ino()) {
+            return Err(MailError::AttachmentsUnread);
+        }
         // One byte more than there is room for shows a file that is too large, also one that grows meanwhile.
         file.take(room + 1).read_to_end(&mut content).map_err(|source| failed(&name, source))?;
         if content.len() as u64 > room {

@@ -176,8 +176,8 @@ pub enum MailError {
         /// The error of the system.
         source: io::Error,
     },
-    /// The worker stopped while it read the attachments.
-    #[error("stopped before the attachments were read")]
+    /// The attachments were not read in time, before the worker stopped, or changed meanwhile.
+    #[error("the attachments could not be read within 8 s, or changed meanwhile")]
     AttachmentsUnread,
     /// The `.eml` file could not be written.
     #[error("cannot write {}", path.display())]

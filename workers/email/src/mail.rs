@@ -77,7 +77,11 @@ impl Mail {
         stopped: impl Future<Output = ()> + Send,
     ) -> Result<(), MailError> {
         let reply_to = draft.reply_to.as_ref().map(|mailbox| mailbox.email.clone());
-        let files = self.attachments.read(draft.attachments.clone()).await?;
+        let mut stopped = std::pin::pin!(stopped);
+        let files = tokio::select! {
+            files = self.attachments.read(draft.attachments.clone()) => files?,
+            () = &mut stopped => return Err(MailError::AttachmentsUnread),
+        };
         let message = compose(draft, files, &self.from, job_id)?;
         match &self.transport {
             MailTransport::Smtp(smtp) => smtp.send(&message, reply_to.as_ref(), stopped).await,

@@ -23,14 +23,18 @@ CREATE TABLE IF NOT EXISTS payments (
     number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     job_id TEXT NOT NULL,
     customer TEXT NOT NULL,
-    cents BIGINT NOT NULL
+    cents BIGINT NOT NULL,
+    -- The order that it paid.
+    order_number BIGINT,
+    created_at TIMESTAMPTZ NOT NULL DEFAULT now()
 );
 CREATE INDEX IF NOT EXISTS payments_job ON payments (job_id);
 -- Stock that is taken for orders that are not placed yet.
 CREATE TABLE IF NOT EXISTS reservations (
     job_id TEXT NOT NULL,
     sku TEXT NOT NULL,
-    quantity BIGINT NOT NULL
+    quantity BIGINT NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL DEFAULT now()
 );
 CREATE INDEX IF NOT EXISTS reservations_job ON reservations (job_id);
 CREATE TABLE IF NOT EXISTS pick_lists (

@@ -21,14 +21,18 @@ CREATE TABLE IF NOT EXISTS payments (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     job_id TEXT NOT NULL,
     customer TEXT NOT NULL,
-    cents INTEGER NOT NULL
+    cents INTEGER NOT NULL,
+    -- The order that it paid.
+    order_number INTEGER,
+    created_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
 );
 CREATE INDEX IF NOT EXISTS payments_job ON payments (job_id);
 -- Stock that is taken for orders that are not placed yet.
 CREATE TABLE IF NOT EXISTS reservations (
     job_id TEXT NOT NULL,
     sku TEXT NOT NULL,
-    quantity INTEGER NOT NULL
+    quantity INTEGER NOT NULL,
+    created_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
 );
 CREATE INDEX IF NOT EXISTS reservations_job ON reservations (job_id);
 CREATE TABLE IF NOT EXISTS pick_lists (

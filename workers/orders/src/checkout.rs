@@ -7,7 +7,7 @@
 //!
 //! If the charge is refused, nothing else runs. If the stock is too small or the invoice cannot be written, the reserved
 //! stock is released and the charge refunded. In both cases the customer gets a mail. A confirmation that cannot be
-//! delivered does not undo the order.
+//! delivered does not undo the order. A cancellation after `place` refunds nothing, because the payment has paid the order.
 
 use jiff::civil::Date;
 use leveret::workflow::{IfFailed, StepRef, Workflow};
@@ -23,8 +23,11 @@ use crate::{
     payment::{ChargePayment, RefundPayment},
 };
 
+/// Maximum bytes of a number, with which all ids that contain it are within their limits.
+const NUMBER_LIMIT: usize = 100;
+
 /// Returns the workflow that places an order under this order number, which is also its id: a second start with the same
-/// number places no second order. `seller` and `date` are for the invoice.
+/// number places no second order, and a number is used once. `seller` and `date` are for the invoice.
 ///
 /// ```
 /// use leveret_orders::{PlaceOrder, checkout};
@@ -33,7 +36,7 @@ use crate::{
 ///     r#"{"customer": "Ann <ann@example.org>", "lines": [{"sku": "TEA-0101", "quantity": 2, "cents": 890}]}"#,
 /// )?;
 /// let workflow = checkout("T-2026-17", &order, "Tea shop", jiff::civil::date(2026, 11, 30))?;
-/// assert_eq!(workflow.step_list().iter().map(|(name, _)| name).collect::<Vec<_>>().len(), 5);
+/// assert_eq!(workflow.step_list().len(), 5);
 /// // In production: publisher.start(&workflow).await?
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -43,14 +46,16 @@ use crate::{
 /// The order or its number is wrong.
 pub fn checkout(number: &str, order: &PlaceOrder, seller: &str, date: Date) -> Result<Workflow, OrderError> {
     order.check()?;
+    check_number(number)?;
     let (lines, customer, cents) = (order.lines.clone(), order.customer.clone(), order.total_cents());
     let job_id = |step: &str| StepRef::step(number, step).job_id().to_string();
     let invoice = invoice(number, order, seller, date);
     let confirmation = confirmation(number, order, invoice.file_name())?;
-    let place = PlaceOrder { reservation: Some(job_id("reserve")), ..order.clone() };
+    let (reservation, payment) = (Some(job_id("reserve")), Some(job_id("charge")));
+    let place = PlaceOrder { reservation, payment, ..order.clone() };
     let failed = format!(
-        "Hello,\n\nwe could not place your order {number}: your credit does not cover it, or an article is sold out.\n\
-         You have paid nothing.\n"
+        "Hello,\n\nwe could not place your order {number}. A payment that was taken for it is given back.\n\n\
+         Please write to us if you have questions.\n"
     );
     let failed = SendEmail::new(&*customer, format!("Order {number} could not be placed"), failed);
     let workflow = Workflow::new("checkout")
@@ -70,6 +75,16 @@ pub fn checkout(number: &str, order: &PlaceOrder, seller: &str, date: Date) -> R
         .on_failure(&failed);
     workflow.check()?;
     Ok(workflow)
+}
+
+/// The number is part of the ids of jobs and of the event, and of the name of the invoice.
+fn check_number(number: &str) -> Result<(), OrderError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let begins = number.starts_with(|first: char| first.is_ascii_alphanumeric());
+    if begins && number.len() <= NUMBER_LIMIT && number.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(OrderError::Number { number: number.to_owned() })
 }
 
 fn invoice(number: &str, order: &PlaceOrder, seller: &str, date: Date) -> GenerateInvoice {

@@ -38,17 +38,27 @@ pub enum OrderError {
         /// Credit of the customer.
         credit: i64,
     },
-    /// No payment has the id of this charge.
-    #[error("no job {charge_id:?} has charged anything, or it is refunded")]
+    /// No payment of this amount that could pay an order has this id.
+    #[error(
+        "there is no payment by {payment:?} of the total: it has paid an order, is refunded, or has another amount"
+    )]
     NoPayment {
-        /// Id of the job.
-        charge_id: String,
+        /// Id of the job that charged it.
+        payment: String,
     },
-    /// No stock is reserved under this id.
-    #[error("no stock is reserved by {reservation:?}: it is used, released or never was")]
+    /// No stock for these lines is reserved under this id.
+    #[error("no stock for these lines is reserved by {reservation:?}: it is used, released, or for other lines")]
     NoReservation {
         /// Id of the job.
         reservation: String,
+    },
+    /// The number of a checkout names its workflow, its invoice and its event.
+    #[error(
+        "the number {number:?} must have 1 to 100 ASCII letters, digits, dots, hyphens and underscores, and begin with one of the first two"
+    )]
+    Number {
+        /// The number.
+        number: String,
     },
     /// The order cannot be a workflow.
     #[error("the order cannot be a workflow")]

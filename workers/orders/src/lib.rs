@@ -47,7 +47,7 @@ pub use self::{
     shop::{OrderState, Shop},
 };
 
-/// Time limit of one order or pick list, most of which is waiting for other writers.
+/// Time limit of one job or pick list, most of which is waiting for other writers.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const READY_INTERVAL: Duration = Duration::from_millis(50);
 

@@ -15,7 +15,7 @@ use crate::error::OrderError;
 /// Maximum lines of one order, so that no sum can overflow.
 const MAX_LINES: usize = 100;
 
-/// Places an order: takes the stock, and emits the event `order.placed`.
+/// Places an order: takes the stock unless it is reserved, and emits the event `order.placed`.
 ///
 /// ```
 /// use leveret_orders::PlaceOrder;
@@ -29,17 +29,20 @@ const MAX_LINES: usize = 100;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Job)]
 #[job(name = "order.place", queue = "orders", schema)]
 #[serde(deny_unknown_fields)]
-#[schemars(description = "Places an order: takes the stock, and emits the event `order.placed`.")]
+#[schemars(description = "Places an order: takes the stock unless it is reserved, and emits the event `order.placed`.")]
 pub struct PlaceOrder {
     /// `ann@example.org` or `Ann <ann@example.org>`.
     pub customer: String,
     /// The lines of the order.
     #[schemars(length(min = 1, max = 100))]
     pub lines: Vec<OrderLine>,
-    /// Id of the `stock.reserve` that took the stock, if the order is part of a [checkout](crate::checkout()), which also
-    /// confirms it to the customer.
+    /// Id of the `stock.reserve` that took the stock of exactly these lines, if the order is part of a
+    /// [checkout](crate::checkout()), which also confirms it to the customer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reservation: Option<String>,
+    /// Id of the `payment.charge` that took the total, if the order is paid. A payment pays one order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payment: Option<String>,
 }
 
 /// Takes the stock of an order that is placed later.
@@ -78,7 +81,7 @@ pub struct OrderLine {
 /// A placed order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacedOrder {
-    /// Order number of the customer.
+    /// Number of the order in the shop. A checkout gives the customer its own number.
     pub number: i64,
     /// Total of the order.
     pub total_cents: i64,
@@ -89,7 +92,7 @@ pub struct PlacedOrder {
 /// ```
 /// let event: leveret_orders::OrderPlaced = serde_json::from_str(
 ///     r#"{"order": 17, "customer": "Ann <ann@example.org>", "lines": [{"sku": "TEA-0101", "quantity": 2, "cents": 890}],
-///         "total_cents": 1780, "placed_at": "2026-11-21T15:00:00Z", "confirm": true}"#,
+///         "total_cents": 1780, "placed_at": "2026-11-21T15:00:00Z"}"#,
 /// )?;
 /// assert_eq!(event.total_cents, 1780);
 /// # Ok::<(), serde_json::Error>(())
@@ -108,7 +111,12 @@ pub struct OrderPlaced {
     /// Time in UTC, as RFC 3339.
     pub placed_at: String,
     /// True if the subscription `order-mails` confirms the order to its customer, and false if a workflow does.
+    #[serde(default = "yes")]
     pub confirm: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Returns the id of the event of the order that the job `job_id` places.
@@ -132,7 +140,7 @@ impl PlaceOrder {
 
     /// Returns the event of this order.
     pub(crate) fn placed(self, placed: PlacedOrder) -> OrderPlaced {
-        let (Self { customer, lines, reservation }, PlacedOrder { number: order, total_cents }) = (self, placed);
+        let (Self { customer, lines, reservation, .. }, PlacedOrder { number: order, total_cents }) = (self, placed);
         let now = Timestamp::now();
         let placed_at = now.round(Unit::Millisecond).unwrap_or(now).to_string();
         OrderPlaced { order, customer, lines, total_cents, placed_at, confirm: reservation.is_none() }
@@ -152,6 +160,13 @@ pub(crate) fn by_article(lines: &[OrderLine]) -> Vec<&OrderLine> {
     lines
 }
 
+/// Returns article and quantity of each line, sorted.
+pub(crate) fn quantities(lines: &[OrderLine]) -> Vec<(String, i64)> {
+    let mut quantities: Vec<_> = lines.iter().map(|line| (line.sku.clone(), line.quantity.get().into())).collect();
+    quantities.sort_unstable();
+    quantities
+}
+
 impl OrderLine {
     fn cents(&self) -> i64 {
         i64::from(self.quantity.get()) * i64::from(self.cents)
@@ -166,7 +181,8 @@ mod tests {
     fn the_event_has_the_fields_that_other_services_read() {
         let line = |sku: &str, quantity, cents| OrderLine { sku: sku.to_owned(), quantity, cents };
         let lines = vec![line("TEA-0101", NonZeroU16::new(2).unwrap(), 890), line("CRD-0001", NonZeroU16::MIN, 5)];
-        let order = PlaceOrder { customer: "Ann <ann@example.org>".to_owned(), lines, reservation: None };
+        let order =
+            PlaceOrder { customer: "Ann <ann@example.org>".to_owned(), lines, reservation: None, payment: None };
         let event = order.clone().placed(PlacedOrder { number: 17, total_cents: order.total_cents() });
         let at: Timestamp = event.placed_at.parse().unwrap();
         assert!(event.placed_at.ends_with('Z') && at.duration_until(Timestamp::now()).as_secs() < 60, "{event:?}");
@@ -187,8 +203,12 @@ mod tests {
     #[test]
     fn the_largest_order_has_a_total() {
         let line = OrderLine { sku: "TEA-0101".to_owned(), quantity: NonZeroU16::MAX, cents: u32::MAX };
-        let order =
-            PlaceOrder { customer: "ann@example.org".to_owned(), lines: vec![line; MAX_LINES], reservation: None };
+        let order = PlaceOrder {
+            customer: "ann@example.org".to_owned(),
+            lines: vec![line; MAX_LINES],
+            reservation: None,
+            payment: None,
+        };
         assert_eq!(order.total_cents(), 100 * 65_535 * 4_294_967_295);
         assert_eq!(order.check().unwrap(), "ann@example.org");
     }

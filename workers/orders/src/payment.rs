@@ -25,11 +25,11 @@ pub struct ChargePayment {
     pub cents: i64,
 }
 
-/// Gives the money of a charge back.
+/// Gives the money of a charge back, unless it has paid an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Job)]
 #[job(name = "payment.refund", queue = "orders", schema)]
 #[serde(deny_unknown_fields)]
-#[schemars(description = "Gives the money of a charge back.")]
+#[schemars(description = "Gives the money of a charge back, unless it has paid an order.")]
 pub struct RefundPayment {
     /// Id of the job that charged it.
     pub charge_id: String,

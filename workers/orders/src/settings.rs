@@ -16,7 +16,7 @@ pub struct OrderSettings {
     #[arg(long, value_name = "SKU=COUNT", value_delimiter = ',', value_parser = stock)]
     pub stock: Vec<(String, u32)>,
 
-    /// Credit of customers in euro cents, set at the start, such as ann@example.org=5000
+    /// Credit of new customers in euro cents, such as ann@example.org=5000; an account that exists is left as it is
     #[arg(long, value_name = "CUSTOMER=CENTS", value_delimiter = ',', value_parser = credit)]
     pub credit: Vec<(String, u32)>,
 }
@@ -40,7 +40,7 @@ impl OrderSettings {
             shop.set_stock(sku, *quantity).await?;
         }
         for (customer, cents) in &self.credit {
-            shop.set_credit(customer, *cents).await?;
+            shop.open_account(customer, *cents).await?;
         }
         Ok(shop)
     }

@@ -117,6 +117,17 @@ impl Shop {
         Ok(())
     }
 
+    /// Opens the account of a customer with this credit, unless it exists.
+    ///
+    /// # Errors
+    ///
+    /// The database fails.
+    pub async fn open_account(&self, customer: &str, cents: u32) -> Result<(), ShopError> {
+        const OPEN: &str = "INSERT INTO accounts (customer, cents) VALUES ($1, $2) ON CONFLICT (customer) DO NOTHING";
+        on!(self, |pool| sqlx::query(OPEN).bind(customer).bind(i64::from(cents)).execute(pool).await.map(drop)?);
+        Ok(())
+    }
+
     /// Returns the credit of a customer in euro cents; `None` if there is no account.
     ///
     /// # Errors

@@ -239,6 +239,19 @@ async fn the_replay_of_a_steps_dead_letter_lets_the_workflow_go_on() {
 }
 
 #[tokio::test]
+async fn a_dead_letter_of_a_workflow_that_is_undone_is_not_replayed() {
+    let (site, worker) = Site::with_worker().await;
+    let steps = json!({ "a": work("fail_once") });
+    let id = start(&site, &json!({ "name": "w", "steps": steps, "on_failure": work("echo") })).await;
+    reaches(&site, &id, "Failed").await;
+    site.dead_letter(&format!("{id}:a")).await;
+    let (status, problem) = site.post(&format!("/api/tasks/{id}:a/retry"), &json!({})).await;
+    assert!(!status.is_success() && problem.to_string().contains("is undone or cancelled"), "{status}: {problem}");
+    worker.stop().await;
+    site.stop().await;
+}
+
+#[tokio::test]
 async fn a_cancelled_workflow_stops_its_running_step_and_starts_no_other() {
     let (site, worker) = Site::with_worker().await;
     let id = start(&site, &json!({ "name": "w", "steps": { "a": work("gate"), "b": after("echo", &["a"]) } })).await;

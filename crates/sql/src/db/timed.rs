@@ -146,7 +146,8 @@ impl TimedConnection {
             async { Ok(if in_transaction { on.fetch(sql, keeps).await } else { on.fetch_alone(sql, keeps).await }) };
         // Boxed, because otherwise the futures of all callers would be as large as this one.
         let answer = within(limit, Box::pin(answer)).await?;
-        self.is_asked = false;
+        // A statement that stays prepared may no longer match its tables, and fails until the connection is closed.
+        self.is_asked = answer.is_err() && keeps && self.dialect() == Dialect::Postgres;
         Ok(answer?)
     }
 

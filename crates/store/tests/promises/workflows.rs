@@ -19,7 +19,6 @@ use leveret_store::{
 
 use crate::database::{DAY, Database, NOW, OpenStore};
 
-
 fn job() -> NewJob {
     NewJob::raw("task", "tasks", r#"{"n":1}"#)
 }

@@ -13,7 +13,7 @@ use crate::{
 const TAKE: &str = "UPDATE accounts SET cents = cents - $1 WHERE customer = $2 AND cents >= $1";
 const CREDIT: &str = "SELECT cents FROM accounts WHERE customer = $1";
 const PAY: &str = "INSERT INTO payments (job_id, customer, cents) VALUES ($1, $2, $3) RETURNING number";
-const REFUND: &str = "DELETE FROM payments WHERE job_id = $1 RETURNING customer, cents";
+const REFUND: &str = "DELETE FROM payments WHERE job_id = $1 AND order_number IS NULL RETURNING customer, cents";
 const GIVE: &str = "UPDATE accounts SET cents = cents + $1 WHERE customer = $2";
 
 /// Runs the transaction of a charge, the same on both databases. A return before the commit rolls back.
@@ -42,12 +42,12 @@ macro_rules! refund {
         let mut tx = $tx.map_err(database_error)?;
         Inbox::once(&mut tx, $ctx).await?;
         let refund = sqlx::query_as(REFUND).bind($charge_id).fetch_optional(&mut *tx).await;
-        let Some((customer, cents)): Option<(String, i64)> = refund.map_err(database_error)? else {
-            return Err(JobError::permanent(OrderError::NoPayment { charge_id: $charge_id.clone() }));
-        };
-        sqlx::query(GIVE).bind(cents).bind(customer).execute(&mut *tx).await.map_err(database_error)?;
+        let refunded: Option<(String, i64)> = refund.map_err(database_error)?;
+        if let Some((customer, cents)) = &refunded {
+            sqlx::query(GIVE).bind(cents).bind(customer).execute(&mut *tx).await.map_err(database_error)?;
+        }
         tx.commit().await.map_err(database_error)?;
-        cents
+        refunded.map_or(0, |(_, cents)| cents)
     }};
 }
 
@@ -68,11 +68,12 @@ pub async fn charge_payment(charge: ChargePayment, ctx: Context<OrderState>) -> 
     Ok(payment)
 }
 
-/// Gives the money of a charge back, once even if the job runs again.
+/// Gives the money of a charge back, once even if the job runs again. A payment that an order used, or that is refunded, is
+/// left as it is.
 ///
 /// # Errors
 ///
-/// Permanent for a charge that does not exist, else retried.
+/// Retried.
 pub async fn refund_payment(refund: RefundPayment, ctx: Context<OrderState>) -> JobResult {
     let charge_id = &refund.charge_id;
     let cents = match &ctx.state().shop {

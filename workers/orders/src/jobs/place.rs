@@ -10,7 +10,8 @@ use crate::{
     shop::{OrderState, Shop},
 };
 
-const USE: &str = "DELETE FROM reservations WHERE job_id = $1";
+const USE: &str = "DELETE FROM reservations WHERE job_id = $1 RETURNING sku, quantity";
+const PAY: &str = "UPDATE payments SET order_number = $1 WHERE job_id = $2 AND cents = $3 AND order_number IS NULL";
 const PLACE: &str =
     "INSERT INTO orders (job_id, customer, lines, total_cents) VALUES ($1, $2, $3, $4) RETURNING number";
 
@@ -21,8 +22,10 @@ macro_rules! place {
         Inbox::once(&mut tx, $ctx).await?;
         match &$order.reservation {
             Some(reservation) => {
-                let used = sqlx::query(USE).bind(reservation).execute(&mut *tx).await.map_err(database_error)?;
-                if used.rows_affected() == 0 {
+                let used = sqlx::query_as(USE).bind(reservation).fetch_all(&mut *tx).await;
+                let mut used: Vec<(String, i64)> = used.map_err(database_error)?;
+                used.sort_unstable();
+                if used != order::quantities(&$order.lines) {
                     let reservation = reservation.clone();
                     return Err(JobError::permanent(OrderError::NoReservation { reservation }));
                 }
@@ -36,6 +39,12 @@ macro_rules! place {
         let (lines, total_cents) = (serde_json::to_string(&$order.lines)?, $order.total_cents());
         let row = sqlx::query_scalar(PLACE).bind($ctx.job_id().as_str()).bind(&$customer).bind(lines).bind(total_cents);
         let placed = PlacedOrder { number: row.fetch_one(&mut *tx).await.map_err(database_error)?, total_cents };
+        if let Some(payment) = &$order.payment {
+            let pay = sqlx::query(PAY).bind(placed.number).bind(payment).bind(total_cents);
+            if pay.execute(&mut *tx).await.map_err(database_error)?.rows_affected() == 0 {
+                return Err(JobError::permanent(OrderError::NoPayment { payment: payment.clone() }));
+            }
+        }
         let event = NewEvent::of(&$order.placed(placed)).id(event_id($ctx.job_id()));
         Outbox::emit_ordered(&mut tx, $customer, event).await.map_err(database_error)?;
         Inbox::finish(&mut tx, $ctx, &placed).await?;

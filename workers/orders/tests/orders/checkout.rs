@@ -9,6 +9,7 @@ use crate::test_shop::{Database, LONG, TestShop, order};
 crate::on_both! {
     a_charge_takes_its_money_once_and_a_refund_gives_it_back_once,
     a_charge_above_the_credit_takes_nothing,
+    a_payment_pays_one_order_and_is_not_refunded_then,
     reserved_stock_is_used_by_one_order_or_released,
 }
 
@@ -31,7 +32,7 @@ async fn a_charge_takes_its_money_once_and_a_refund_gives_it_back_once(database:
     assert_eq!(shop.shop.credit("ann@example.org").await.unwrap(), Some(600));
     let refund = RefundPayment { charge_id: "c".to_owned() };
     run(&shop, &refund, &["r", "r"], &[("succeeded", 1), ("duplicate", 1)]).await;
-    run(&shop, &refund, &["other"], &[("dead", 1)]).await;
+    run(&shop, &refund, &["other"], &[("succeeded", 1)]).await;
     let (shop, _) = shop.close().await;
     assert_eq!(shop.credit("ann@example.org").await.unwrap(), Some(1_000));
 }
@@ -48,6 +49,21 @@ async fn a_charge_above_the_credit_takes_nothing(database: Database) {
     assert_eq!(shop.credit("bob@example.org").await.unwrap(), None);
 }
 
+async fn a_payment_pays_one_order_and_is_not_refunded_then(database: Database) {
+    let shop = TestShop::new(&database, &[("tea", 10)]).await;
+    shop.shop.set_credit("ann@example.org", 1_000).await.unwrap();
+    let charge = ChargePayment { customer: "ann@example.org".to_owned(), cents: 500 };
+    run(&shop, &charge, &["c"], &[("succeeded", 1)]).await;
+    let place = |teas| PlaceOrder { payment: Some("c".to_owned()), ..order("ann@example.org", &[("tea", teas)]) };
+    run(&shop, &place(2), &["too-much"], &[("dead", 1)]).await;
+    run(&shop, &place(1), &["p"], &[("succeeded", 1)]).await;
+    run(&shop, &place(1), &["again"], &[("dead", 1)]).await;
+    run(&shop, &RefundPayment { charge_id: "c".to_owned() }, &["r"], &[("succeeded", 1)]).await;
+    let (shop, _) = shop.close().await;
+    assert_eq!(shop.credit("ann@example.org").await.unwrap(), Some(500));
+    assert_eq!(shop.stock("tea").await.unwrap(), Some(9));
+}
+
 async fn reserved_stock_is_used_by_one_order_or_released(database: Database) {
     let shop = TestShop::new(&database, &[("tea", 10)]).await;
     let lines = |count| order("ann@example.org", &[("tea", count)]).lines;
@@ -55,6 +71,8 @@ async fn reserved_stock_is_used_by_one_order_or_released(database: Database) {
     run(&shop, &ReserveStock { lines: lines(7) }, &["r2"], &[("dead", 1)]).await;
     let reservation = Some("r1".to_owned());
     let place = PlaceOrder { reservation, ..order("ann@example.org", &[("tea", 4)]) };
+    let other = PlaceOrder { lines: lines(3), ..place.clone() };
+    run(&shop, &other, &["p0"], &[("dead", 1)]).await;
     run(&shop, &place, &["p1", "p2"], &[("succeeded", 1), ("dead", 1)]).await;
     let release = |reservation: &str| ReleaseStock { reservation: reservation.to_owned() };
     run(&shop, &release("r1"), &["f1"], &[("succeeded", 1)]).await;
@@ -75,5 +93,8 @@ fn a_checkout_that_cannot_run_is_refused_before_it_starts() {
     let none: Vec<OrderLine> = Vec::new();
     assert!(refused("17", &PlaceOrder { lines: none, ..good.clone() }).contains("0 lines"));
     assert!(refused("17", &PlaceOrder { customer: "ann".to_owned(), ..good.clone() }).contains("mail address"));
-    assert!(refused("a/b", &good).contains("workflow"));
+    let long = "1".repeat(101);
+    for number in ["", "a/b", "a\\b", ".hidden", "-f", "1 2", "\u{202e}17", &long] {
+        assert!(refused(number, &good).contains("must have 1 to 100"), "{number:?}");
+    }
 }
