@@ -6,9 +6,9 @@ use leveret::{
     reader::{RawMessage, ReadMessage, Unreadable},
     status_update::{StatusUpdate, Transition},
     time::{at_unix_ms, unix_ms},
-    workflow::{StepEnd, StepOutcome},
+    workflow::{Role, StepEnd, StepOutcome},
 };
-use leveret_store::{DeadLetter, DeadSource, DeadState, NewDead, StoredDeadLetter, fingerprint};
+use leveret_store::{DeadLetter, DeadSource, DeadState, NewDead, Store, StoredDeadLetter, fingerprint};
 
 /// The error class of a message whose queue does not exist, beside those of [`ErrorKind`].
 pub const UNROUTED: &str = "unrouted";
@@ -145,6 +145,19 @@ pub fn step_end(message: &RawMessage, letter: &NewDead, now: u64) -> Option<Step
 /// Returns the message with its original payload: without an origin header, its origin is a digest of that payload.
 pub(crate) fn as_it_died(letter: &StoredDeadLetter) -> Result<RawMessage, Unreadable> {
     RawMessage::from_parts(&letter.properties, letter.original.as_ref().unwrap_or(&letter.payload).clone())
+}
+
+/// Returns why a step of a workflow must not run again, if nothing would undo what it does. A job that undoes must run.
+pub(crate) async fn refusal_of_workflow(
+    message: &RawMessage,
+    store: &Store,
+) -> leveret_store::Result<Option<&'static str>> {
+    let Some(step) = message.step().filter(|step| step.role == Role::Step) else { return Ok(None) };
+    Ok(match store.workflow(&step.workflow).await? {
+        None => Some("its workflow is not known any more: start another one"),
+        Some(workflow) if workflow.state.is_final() => Some("its workflow is undone or cancelled: start another one"),
+        Some(_) => None,
+    })
 }
 
 /// The id under which the worker of `queue` will report on a replayed letter. The letter may come from another queue.

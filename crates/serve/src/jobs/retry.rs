@@ -60,7 +60,7 @@ impl Services {
             self.store.finish_replay(replay, &lease.owner, "nothing to do", by).await?;
             return Err(being_replayed(&job));
         };
-        let published = lease.keep(&self.store, self.publish_letter(&letter)).await;
+        let published = lease.keep(&self.store, self.publish_letter(&letter, &job)).await;
         let published = published.ok_or_else(|| being_replayed(&job))?;
         if published.is_ok() {
             self.store.replayed(replay, &[letter.about.id], by).await?;
@@ -141,8 +141,11 @@ impl Services {
         Ok(letter::as_it_died(&letter).is_ok_and(|message| message.origin() == *origin))
     }
 
-    async fn publish_letter(&self, letter: &StoredDeadLetter) -> Result<(), Error> {
+    async fn publish_letter(&self, letter: &StoredDeadLetter, job: &TrackedJob) -> Result<(), Error> {
         let message = letter::as_it_died(letter).map_err(|_| Error::NoLetter)?;
+        if let Some(reason) = letter::refusal_of_workflow(&message, &self.store).await? {
+            return Err(Error::Conflict { status: Status::of(job, now_ms()), reason });
+        }
         let replay = self.publisher.replay(&message, &letter.about.queue).payload(letter.payload.clone());
         let mut replay = replay.track();
         if self.catalogue.has_lanes(&letter.about.job, &letter.about.queue) {

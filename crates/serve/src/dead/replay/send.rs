@@ -1,7 +1,7 @@
 //! Publishes one dead letter again.
 
 use futures_util::{Stream, stream::unfold};
-use leveret::{PublishError, reader::RawMessage, status_update::StatusUpdate, time::now_ms, workflow::Role};
+use leveret::{PublishError, status_update::StatusUpdate, time::now_ms};
 use leveret_store::StoredDeadLetter;
 
 use crate::dead::{letter, service::DeadLetterService, throttle::Throttle};
@@ -46,9 +46,9 @@ pub(super) async fn send(
         Ok(message) => message,
         Err(error) => return failed(error.to_string()),
     };
-    match workflow_fault(dead, &message).await {
+    match letter::refusal_of_workflow(&message, &dead.store).await {
         Ok(None) => {}
-        Ok(Some(reason)) => return failed(reason),
+        Ok(Some(reason)) => return failed(reason.to_owned()),
         Err(error) => {
             return SentLetter { id, update: None, fault: Some(PublishFault::Passing(error.to_string())) };
         }
@@ -64,20 +64,6 @@ pub(super) async fn send(
         if track || message.is_tracked() { letter::tracking_id(&message, queue, &dead.catalogue) } else { None };
     let update = tracking_id.map(|id| letter::queued(id, &message, &about, queue, now_ms()));
     SentLetter { id, update, fault: replay.await.err().map(|error| fault(&error)) }
-}
-
-/// Returns why a step of a workflow must not run again: nothing would undo what it does.
-async fn workflow_fault(dead: &DeadLetterService, message: &RawMessage) -> leveret_store::Result<Option<String>> {
-    // A job that undoes must run.
-    let Some(step) = message.step().filter(|step| step.role == Role::Step) else { return Ok(None) };
-    let id = &step.workflow;
-    Ok(match dead.store.workflow(id).await? {
-        None => Some(format!("its workflow {id:?} is not known any more")),
-        Some(workflow) if workflow.state.is_final() => {
-            Some(format!("its workflow {id:?} is undone or cancelled: start another one"))
-        }
-        Some(_) => None,
-    })
 }
 
 fn fault(error: &PublishError) -> PublishFault {
