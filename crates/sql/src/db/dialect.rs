@@ -12,12 +12,13 @@ const POSTGRES_BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
                               SET LOCAL jit = off";
 
 /// The same, for statements that find a few rows of large tables by their keys. PostgreSQL takes a list in a placeholder for
-/// a hundred rows, and would read whole tables for it until it has statistics.
+/// a hundred rows, and would read whole tables for it until it has statistics. It joins tables in the order in which they are
+/// written: otherwise it may begin with the last one.
 const POSTGRES_BEGIN_BY_KEYS: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
                                       SET LOCAL idle_in_transaction_session_timeout = '30s'; \
                                       SET LOCAL lock_timeout = '30s'; SET LOCAL jit = off; \
                                       SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; \
-                                      SET LOCAL enable_mergejoin = off";
+                                      SET LOCAL enable_mergejoin = off; SET LOCAL join_collapse_limit = 1";
 
 /// The kind of database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
