@@ -210,7 +210,7 @@ impl Publish {
     }
 }
 
-/// The jobs of a publisher that no worker has started, as the workers' file tells. A job that is started twice counts twice,
+/// The jobs of a publisher that no worker has started, by the workers' file. A job that is started twice counts twice,
 /// so that there may be some more.
 struct Backlog {
     most: u64,

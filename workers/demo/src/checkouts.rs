@@ -23,7 +23,7 @@ const PLACE: &str = "place";
 const SELLER: &str = "Tea shop, 1 Leaf Lane, London";
 
 /// The jobs of a checkout, by step and role.
-const STEPS: [(&str, Role, (&'static str, &'static str)); 8] = [
+const STEPS: [(&str, Role, (&str, &str)); 8] = [
     ("charge", Role::Step, route::<ChargePayment>()),
     ("reserve", Role::Step, route::<ReserveStock>()),
     ("invoice", Role::Step, route::<GenerateInvoice>()),

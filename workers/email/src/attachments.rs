@@ -101,7 +101,7 @@ impl AttachmentStore {
         let mut content = Vec::new();
         let file = File::open(&path).map_err(|source| failed(&name, source))?;
         let opened = file.metadata().map_err(|source| failed(&name, source))?;
-        // Whoever writes the directory may have put a link there in between.
+        // Another program that writes the directory may have put a link there in between.
         if (opened.dev(), opened.ino()) != (checked.dev(), checked.ino()) {
             return Err(MailError::AttachmentsUnread);
         }

@@ -31,8 +31,9 @@ pub(super) fn parse(url: &str) -> Result<DatabaseAddress> {
 /// Returns whether the address of a PostgreSQL server asks for prepared statements, by a cache for them.
 pub(super) fn keeps_statements(url: &str) -> bool {
     let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
-    let capacity = parameters.split('&').filter_map(|parameter| parameter.strip_prefix("statement-cache-capacity="));
-    capacity.last().is_some_and(|capacity| capacity.parse().is_ok_and(|capacity: usize| capacity > 0))
+    let mut capacity =
+        parameters.split('&').filter_map(|parameter| parameter.strip_prefix("statement-cache-capacity="));
+    capacity.next_back().is_some_and(|capacity| capacity.parse().is_ok_and(|capacity: usize| capacity > 0))
 }
 
 /// Creates the file of an SQLite database if it is missing, and returns its absolute path.

@@ -2,6 +2,7 @@
 
 use leveret::{Context, JobError, JobResult, NewEvent};
 use leveret_sql::{Inbox, Outbox};
+use sqlx::{PgPool, SqlitePool};
 
 use super::take_stock;
 use crate::{
@@ -61,11 +62,29 @@ macro_rules! place {
 pub async fn place_order(order: PlaceOrder, ctx: Context<OrderState>) -> JobResult<PlacedOrder> {
     let customer = order.check().map_err(JobError::permanent)?;
     let placed = match &ctx.state().shop {
-        Shop::Postgres(pool) => place!(pool.begin().await, order, customer, &ctx),
-        // A deferred transaction would fail at its first write if another one writes too.
-        Shop::Sqlite(pool) => place!(pool.begin_with("BEGIN IMMEDIATE").await, order, customer, &ctx),
+        Shop::Postgres(pool) => on_postgres(pool, order, customer, &ctx).await?,
+        Shop::Sqlite(pool) => on_sqlite(pool, order, customer, &ctx).await?,
     };
     ctx.state().relay.wake();
     tracing::info!(number = placed.number, total_cents = placed.total_cents, "order placed");
     Ok(placed)
+}
+
+async fn on_postgres(
+    pool: &PgPool,
+    order: PlaceOrder,
+    customer: String,
+    ctx: &Context<OrderState>,
+) -> JobResult<PlacedOrder> {
+    Ok(place!(pool.begin().await, order, customer, ctx))
+}
+
+async fn on_sqlite(
+    pool: &SqlitePool,
+    order: PlaceOrder,
+    customer: String,
+    ctx: &Context<OrderState>,
+) -> JobResult<PlacedOrder> {
+    // A deferred transaction would fail at its first write if another one writes too.
+    Ok(place!(pool.begin_with("BEGIN IMMEDIATE").await, order, customer, ctx))
 }
