@@ -78,7 +78,9 @@ async fn every_workflow_completes_in_order_though_the_server_is_killed_in_the_mi
         let id = if number < WORKFLOWS / 2 { format!("http-{number}") } else { format!("amqp-{number}") };
         let (_, workflow) = get(&client, format!("/api/workflows/{id}")).await.unwrap();
         assert_eq!(workflow["progress"]["done"], JOBS, "{workflow}");
-        let time = |step: &str, which: &str| workflow["steps"][step][which].as_str().unwrap().to_owned();
+        let time = |step: &str, which: &str| -> jiff::Timestamp {
+            workflow["steps"][step][which].as_str().unwrap().parse().unwrap()
+        };
         for (first, then) in [("a", "b"), ("a", "c"), ("b", "d"), ("c", "d"), ("d", "e")] {
             assert!(time(first, "finished_at") <= time(then, "published_at"), "{first} before {then}: {workflow}");
         }

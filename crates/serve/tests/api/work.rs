@@ -24,7 +24,7 @@ impl Job for Work {
     const QUEUE: &'static str = "demo";
 
     fn schema() -> Option<Value> {
-        let acts = ["echo", "fail", "fail_twice", "gate", "progress", "large", "fail_once"];
+        let acts = ["echo", "fail", "fail_twice", "gate", "progress", "large", "fail_once", "lose_the_commit"];
         Some(json!({
             "type": "object",
             "required": ["act"],
@@ -80,6 +80,11 @@ async fn work(job: Work, ctx: Context<Arc<Gate>>) -> Result<Value, JobError> {
             Err(JobError::permanent("the first time is hard"))
         }
         "fail_twice" if ctx.attempt() < 3 => Err(JobError::retry_after(Duration::from_millis(300), "out of paper")),
+        // Its effect is there, and the reply to its commit was lost. The next attempt finds it.
+        "lose_the_commit" if ctx.attempt() == 1 => {
+            ctx.state().started.add_permits(1);
+            Err(JobError::retry_after(Duration::from_secs(1), "the reply was lost"))
+        }
         "gate" => gate(&ctx).await,
         "progress" => {
             ctx.progress(0.5, "half the pages");

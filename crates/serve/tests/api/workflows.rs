@@ -252,6 +252,21 @@ async fn a_dead_letter_of_a_workflow_that_is_undone_is_not_replayed() {
 }
 
 #[tokio::test]
+async fn a_cancelled_step_that_an_earlier_attempt_has_completed_is_compensated() {
+    let (site, worker) = Site::with_worker().await;
+    let steps = json!({
+        "a": { "job": "demo.work", "payload": { "act": "lose_the_commit" }, "compensate": work("echo") },
+    });
+    let id = start(&site, &json!({ "name": "w", "steps": steps })).await;
+    worker.one_started().await;
+    assert_eq!(site.post(&format!("/api/workflows/{id}/cancel"), &json!({})).await.0, 202);
+    let workflow = reaches(&site, &id, "Cancelled").await;
+    assert_eq!(workflow["steps"]["a"]["compensation"], "done", "{workflow}");
+    worker.stop().await;
+    site.stop().await;
+}
+
+#[tokio::test]
 async fn a_cancelled_workflow_stops_its_running_step_and_starts_no_other() {
     let (site, worker) = Site::with_worker().await;
     let id = start(&site, &json!({ "name": "w", "steps": { "a": work("gate"), "b": after("echo", &["a"]) } })).await;
