@@ -30,7 +30,9 @@ async fn is_counted_in_two_processes(name: &str, (to, yields): (u32, bool), end:
     file.until("the other process has counted the rest", |lines| counted(lines).len() == to as usize).await;
     let lines = file.lines();
     let again: Vec<_> = counted(&lines).into_iter().filter(|(_, times)| *times > 1).collect();
-    assert!(again.len() <= 1 && again.iter().all(|(_, times)| *times == 2), "counted again: {again:?}");
+    // A kill between the confirm of a copy and the ack of its message leaves both, which count on from there.
+    let is_allowed = |number: u32| if yields { number as usize + 2 >= before } else { again.len() <= 1 };
+    assert!(again.iter().all(|(number, times)| *times == 2 && is_allowed(*number)), "{before}, then again: {again:?}");
     assert!(lines.iter().all(|line| line.label != "count" || line.attempt == 1), "no attempt is charged");
 }
 
