@@ -91,9 +91,10 @@ async fn measure_celery(python: &str, size: u32) {
     let mut celery = Command::new(python);
     celery.arg(script).env("BENCH_AMQP", vhost.url()).env("BENCH_SIZE", size.to_string());
     celery.env("BENCH_REDIS", format!("redis://127.0.0.1:{port}/0"));
-    assert!(celery.status().unwrap().success(), "the script of Celery failed");
+    let ended = celery.status();
     redis.kill().unwrap();
     redis.wait().unwrap();
+    assert!(ended.unwrap().success(), "the script of Celery failed");
 }
 
 async fn measure(database: &str, store: &str, size: u32) {

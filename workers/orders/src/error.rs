@@ -38,10 +38,8 @@ pub enum OrderError {
         /// Credit of the customer.
         credit: i64,
     },
-    /// No payment of this amount that could pay an order has this id.
-    #[error(
-        "there is no payment by {payment:?} of the total: it has paid an order, is refunded, or has another amount"
-    )]
+    /// No payment of this customer and amount that could pay an order has this id.
+    #[error("{payment:?} cannot pay this order: it has paid one, is refunded, or is of another customer or amount")]
     NoPayment {
         /// Id of the job that charged it.
         payment: String,

@@ -12,7 +12,8 @@ use crate::{
 };
 
 const USE: &str = "DELETE FROM reservations WHERE job_id = $1 RETURNING sku, quantity";
-const PAY: &str = "UPDATE payments SET order_number = $1 WHERE job_id = $2 AND cents = $3 AND order_number IS NULL";
+const PAY: &str = "UPDATE payments SET order_number = $1
+                   WHERE job_id = $2 AND cents = $3 AND customer = $4 AND order_number IS NULL";
 const PLACE: &str =
     "INSERT INTO orders (job_id, customer, lines, total_cents) VALUES ($1, $2, $3, $4) RETURNING number";
 
@@ -41,7 +42,7 @@ macro_rules! place {
         let row = sqlx::query_scalar(PLACE).bind($ctx.job_id().as_str()).bind(&$customer).bind(lines).bind(total_cents);
         let placed = PlacedOrder { number: row.fetch_one(&mut *tx).await.map_err(database_error)?, total_cents };
         if let Some(payment) = &$order.payment {
-            let pay = sqlx::query(PAY).bind(placed.number).bind(payment).bind(total_cents);
+            let pay = sqlx::query(PAY).bind(placed.number).bind(payment).bind(total_cents).bind(&$customer);
             if pay.execute(&mut *tx).await.map_err(database_error)?.rows_affected() == 0 {
                 return Err(JobError::permanent(OrderError::NoPayment { payment: payment.clone() }));
             }

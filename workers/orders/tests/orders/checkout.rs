@@ -56,6 +56,8 @@ async fn a_payment_pays_one_order_and_is_not_refunded_then(database: Database) {
     run(&shop, &charge, &["c"], &[("succeeded", 1)]).await;
     let place = |teas| PlaceOrder { payment: Some("c".to_owned()), ..order("ann@example.org", &[("tea", teas)]) };
     run(&shop, &place(2), &["too-much"], &[("dead", 1)]).await;
+    let of_another = PlaceOrder { customer: "bob@example.org".to_owned(), ..place(1) };
+    run(&shop, &of_another, &["of-another"], &[("dead", 1)]).await;
     run(&shop, &place(1), &["p"], &[("succeeded", 1)]).await;
     run(&shop, &place(1), &["again"], &[("dead", 1)]).await;
     run(&shop, &RefundPayment { charge_id: "c".to_owned() }, &["r"], &[("succeeded", 1)]).await;
@@ -79,6 +81,10 @@ async fn reserved_stock_is_used_by_one_order_or_released(database: Database) {
     assert_eq!(shop.shop.stock("tea").await.unwrap(), Some(6), "an order has used it");
     run(&shop, &ReserveStock { lines: lines(6) }, &["r3"], &[("succeeded", 1)]).await;
     run(&shop, &release("r3"), &["f3", "again"], &[("succeeded", 2)]).await;
+    let twice = order("ann@example.org", &[("tea", 1), ("tea", 2)]);
+    run(&shop, &ReserveStock { lines: twice.lines.clone() }, &["r4"], &[("succeeded", 1)]).await;
+    assert_eq!(shop.shop.stock("tea").await.unwrap(), Some(3), "an article may be in two lines");
+    run(&shop, &release("r4"), &["f4"], &[("succeeded", 1)]).await;
     let (shop, mails) = shop.close().await;
     assert_eq!(shop.stock("tea").await.unwrap(), Some(6));
     let placed = mails.all();
