@@ -15,7 +15,11 @@ use leveret_harness::{Proxy, RawClient, eventually, shared_node, unique};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use crate::{contract::Place, on_both_brokers, support::LONG};
+use crate::{
+    contract::Place,
+    on_both_brokers,
+    support::{LONG, broker},
+};
 
 on_both_brokers!(
     an_event_reaches_each_subscription_once_and_processes_of_one_service_share_its_copy,
@@ -28,7 +32,6 @@ on_both_brokers!(
     a_cloud_event_is_handled_by_its_data_and_an_invalid_one_is_a_dead_letter_that_says_why,
 );
 
-/// The topics differ from those of other tests, whose queues stand on the same broker.
 macro_rules! event {
     ($name:ident, $topic:literal) => {
         #[derive(Serialize, Deserialize, Event)]
@@ -72,8 +75,16 @@ struct Test {
 }
 
 impl Test {
-    fn new(place: Place) -> Self {
+    /// On RabbitMQ in a vhost of its own: the events of one test would reach the queues of all.
+    async fn new(mut place: Place) -> Self {
+        if !is_memory(&place.broker) {
+            place.broker = broker(&shared_node().await.vhost().await.url());
+        }
         Self { place, seen: Seen { run: unique("run"), lines: Arc::default() } }
+    }
+
+    fn url(&self) -> &str {
+        &self.place.broker.config().amqp_url[0]
     }
 
     fn name(&self, subscription: &str) -> String {
@@ -91,8 +102,7 @@ impl Test {
     /// Starts a worker on a handle of its own, as another process would.
     async fn start(&self, worker: Worker<(String, Seen)>) -> Running {
         let shared = &self.place.broker;
-        let is_memory = shared.config().namespace != Config::default().namespace;
-        let broker = if is_memory { shared.clone() } else { Broker::amqp(shared.config().clone()).unwrap() };
+        let broker = if is_memory(shared) { shared.clone() } else { Broker::amqp(shared.config().clone()).unwrap() };
         let before = consumers(&broker);
         let running = start(worker, &broker).await.unwrap();
         eventually("it consumes", LONG, async || consumers(&broker) > before).await;
@@ -118,6 +128,10 @@ impl Test {
         .await;
         letters
     }
+}
+
+fn is_memory(broker: &Broker) -> bool {
+    broker.config().namespace != Config::default().namespace
 }
 
 /// The connected consumers of a handle, of which all workers in memory share one.
@@ -161,7 +175,7 @@ async fn sources(event: RawEvent, ctx: Context<(String, Seen)>) -> JobResult {
 }
 
 async fn an_event_reaches_each_subscription_once_and_processes_of_one_service_share_its_copy(place: Place) {
-    let test = Test::new(place);
+    let test = Test::new(place).await;
     let warehouse = |process: &str| test.worker(process).subscribe(test.subscription("warehouse"), placed);
     let one = test.start(warehouse("warehouse")).await;
     let two = test.start(warehouse("warehouse")).await;
@@ -182,7 +196,7 @@ async fn an_event_reaches_each_subscription_once_and_processes_of_one_service_sh
 }
 
 async fn each_subscription_retries_and_dead_letters_on_its_own(place: Place) {
-    let test = Test::new(place);
+    let test = Test::new(place).await;
     let twice = RetryPolicy::fixed(Duration::from_millis(200)).max_attempts(2);
     let worker = test
         .worker("one")
@@ -201,7 +215,7 @@ async fn each_subscription_retries_and_dead_letters_on_its_own(place: Place) {
 }
 
 async fn patterns_and_several_types_in_one_subscription_find_their_handlers(place: Place) {
-    let test = Test::new(place);
+    let test = Test::new(place).await;
     let worker = test
         .worker("one")
         .subscribe(test.subscription("orders"), placed)
@@ -218,7 +232,7 @@ async fn patterns_and_several_types_in_one_subscription_find_their_handlers(plac
 }
 
 async fn a_process_of_its_own_queue_gets_nothing_while_it_is_down(place: Place) {
-    let test = Test::new(place);
+    let test = Test::new(place).await;
     let cache = |process: &str| test.worker(process).subscribe(Subscription::each_process(), placed);
     let one = test.start(cache("one")).await;
     let two = test.start(cache("two")).await;
@@ -239,7 +253,7 @@ async fn a_process_of_its_own_queue_gets_nothing_while_it_is_down(place: Place) 
 }
 
 async fn a_subscription_that_keeps_the_last_events_drops_the_oldest_without_dead_lettering_it(place: Place) {
-    let test = Test::new(place);
+    let test = Test::new(place).await;
     let prices = || test.worker("one").subscribe(test.subscription("prices").keep_last(3), placed);
     test.start(prices()).await.stop().await.unwrap();
     for number in 0..10 {
@@ -259,7 +273,7 @@ async fn a_subscription_that_keeps_the_last_events_drops_the_oldest_without_dead
 }
 
 async fn an_old_process_that_meets_a_new_event_type_leaves_it_for_the_new_one(place: Place) {
-    let test = Test::new(place);
+    let test = Test::new(place).await;
     let quick = || test.subscription("warehouse").retry(RetryPolicy::fixed(Duration::from_millis(300)));
     let old = || test.worker("old").subscribe(quick(), placed);
     let new = || test.worker("new").subscribe(quick(), placed).subscribe(test.subscription("warehouse"), sent);
@@ -280,7 +294,7 @@ async fn an_old_process_that_meets_a_new_event_type_leaves_it_for_the_new_one(pl
 }
 
 async fn a_service_subscribes_and_another_leaves_while_the_publisher_goes_on(place: Place) {
-    let test = Test::new(place);
+    let test = Test::new(place).await;
     let service = |name: &'static str| test.worker(name).subscribe(test.subscription(name), placed);
     let one = test.start(service("one")).await;
     test.place("1").await;
@@ -301,7 +315,7 @@ async fn a_service_subscribes_and_another_leaves_while_the_publisher_goes_on(pla
 }
 
 async fn a_cloud_event_is_handled_by_its_data_and_an_invalid_one_is_a_dead_letter_that_says_why(place: Place) {
-    let test = Test::new(place);
+    let test = Test::new(place).await;
     let twice = RetryPolicy::fixed(Duration::from_millis(100)).max_attempts(2);
     let worker = test
         .worker("one")

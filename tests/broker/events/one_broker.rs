@@ -4,10 +4,10 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_foreign_event_is_named_by_its_routing_key_and_its_copies_by_its_type() {
-    let test = Test::new(crate::contract::on_rabbitmq("foreign-event").await);
+    let test = Test::new(crate::contract::on_rabbitmq("foreign-event").await).await;
     let twice = RetryPolicy::fixed(Duration::from_millis(100)).max_attempts(2);
     let running = test.start(test.worker("one").subscribe(test.subscription("warehouse").retry(twice), placed)).await;
-    let client = RawClient::connect(&shared_node().await.url()).await.unwrap();
+    let client = RawClient::connect(test.url()).await.unwrap();
     let body = format!(r#"{{"run": "{}", "text": "bad foreign"}}"#, test.seen.run);
     let properties = lapin::BasicProperties::default().with_message_id("f-1".into());
     client.publish("leveret.v1.topics", Placed::TOPIC, properties, body.as_bytes()).await.unwrap();
@@ -19,7 +19,7 @@ async fn a_foreign_event_is_named_by_its_routing_key_and_its_copies_by_its_type(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unknown_event_becomes_a_dead_letter_after_its_attempts() {
-    let test = Test::new(crate::contract::on_rabbitmq("unknown-event").await);
+    let test = Test::new(crate::contract::on_rabbitmq("unknown-event").await).await;
     let twice = RetryPolicy::fixed(Duration::from_millis(100)).max_attempts(2);
     let subscription = || test.subscription("warehouse").retry(twice.clone());
     test.start(test.worker("new").subscribe(subscription(), sent)).await.stop().await.unwrap();
@@ -33,8 +33,8 @@ async fn an_unknown_event_becomes_a_dead_letter_after_its_attempts() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_loses_its_connection_gets_events_again_once_it_is_back() {
-    let test = Test::new(crate::contract::on_rabbitmq("each-reconnects").await);
-    let proxy = Proxy::start(&shared_node().await.url()).await;
+    let test = Test::new(crate::contract::on_rabbitmq("each-reconnects").await).await;
+    let proxy = Proxy::start(test.url()).await;
     let broker = Broker::amqp(Config { amqp_url: vec![proxy.url().to_owned()], ..Config::default() }).unwrap();
     let worker = test.worker("one").subscribe(Subscription::each_process(), placed);
     let running = start(worker, &broker).await.unwrap();
@@ -63,8 +63,8 @@ async fn wait(event: Placed, ctx: Context<(Arc<Semaphore>, Seen)>) -> JobResult 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_that_outlasts_the_queue_of_its_process_counts_as_no_lost_ack() {
-    let test = Test::new(crate::contract::on_rabbitmq("each-outlasted").await);
-    let proxy = Proxy::start(&shared_node().await.url()).await;
+    let test = Test::new(crate::contract::on_rabbitmq("each-outlasted").await).await;
+    let proxy = Proxy::start(test.url()).await;
     let broker = Broker::amqp(Config { amqp_url: vec![proxy.url().to_owned()], ..Config::default() }).unwrap();
     let gate = Arc::new(Semaphore::new(0));
     let worker = Worker::new((Arc::clone(&gate), test.seen.clone())).subscribe(Subscription::each_process(), wait);
