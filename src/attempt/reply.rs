@@ -83,7 +83,8 @@ impl Incoming {
     }
 }
 
-/// Answers the request if this is its end, and waits for the confirm for some seconds.
+/// Answers the request if this is its end, and waits some seconds for the connection and the confirm: a caller without its
+/// reply waits for its whole timeout.
 pub(crate) async fn reply(
     disposition: &Disposition,
     settlement: Settlement,
@@ -98,7 +99,7 @@ pub(crate) async fn reply(
         return tracing::debug!(job_id = received.id(), "not answered: its reply_to is no reply queue");
     };
     let message = Message::reply(&received.message, result);
-    let sent = timeout(REPLIED_WITHIN, broker.send(&target, message, true)).await;
+    let sent = timeout(REPLIED_WITHIN, broker.send(&target, message, false)).await;
     match sent.unwrap_or(Err(SendError::Uncertain)) {
         Ok(()) => counted("sent"),
         Err(error) => {

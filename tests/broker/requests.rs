@@ -148,6 +148,37 @@ async fn publishing_connections(vhost: &TestVhost) -> Vec<String> {
     listed.lines().filter(of_jobs).map(str::to_owned).collect()
 }
 
+/// Answers as soon as its worker has lost a connection.
+async fn quote_after_a_loss(_: GetQuote, ctx: Context<(Broker, CancellationToken)>) -> JobResult<Quote> {
+    let (broker, started) = ctx.state();
+    started.cancel();
+    while broker.metrics_text().contains("leveret_reconnects_total 0") {
+        tokio::time::sleep(SECOND / 1_000).await;
+    }
+    Ok(Quote { cents: 350 })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reply_waits_for_the_connection_that_publishes_it() {
+    let vhost = shared_node().await.vhost().await;
+    let (calling, working) = (broker(&vhost.url()), broker(&vhost.url()));
+    let started = CancellationToken::new();
+    let worker = Worker::new((working.clone(), started.clone())).queue(Queue::new("quotes"));
+    let worker = worker.handle_with(quote_after_a_loss, |h| h.queue("quotes"));
+    let running = testing::start(worker, &working).await.unwrap();
+    let asked = tokio::spawn(async move { ask(&calling, "quotes", "tea", LONG).await });
+    started.cancelled().await;
+    // Both have a connection to publish on by then; the caller does not wait on its own.
+    working.publisher().publish(&GetQuote { item: "tea".into() }).await.unwrap();
+    for connection in publishing_connections(&vhost).await {
+        let pid = connection.split_whitespace().nth(1).unwrap();
+        vhost.node().ctl(&["close_connection", pid, "a test"]).await.unwrap();
+    }
+    assert_eq!(asked.await.unwrap().unwrap(), Quote { cents: 350 });
+    assert!(working.metrics_text().contains(r#"leveret_replies_total{outcome="lost"} 0"#));
+    running.stop().await.unwrap();
+}
+
 /// Texts after `amq.rabbitmq.reply-to.` that no broker writes.
 const FORGED: [&str; 8] = ["", "a", "a.b", "a.b.c", "YQ==.YQ==", "YQ==", "g2EB.g2EB", "~.~"];
 
