@@ -44,8 +44,8 @@ impl Size {
     /// For every change: a minute or two of faults.
     pub(crate) fn short() -> Self {
         Self {
-            jobs: 1_200,
-            rate: 300,
+            jobs: 800,
+            rate: 120,
             rounds: 2,
             heartbeat: Duration::from_secs(2),
             absence: Duration::from_secs(2),
