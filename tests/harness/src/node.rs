@@ -7,6 +7,7 @@ mod distribution;
 mod files;
 mod installation;
 mod options;
+mod shell;
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -21,6 +22,7 @@ use tokio::time::{Instant, sleep};
 
 pub(crate) use self::distribution::Distribution;
 pub use self::options::{NodeOptions, NodeTls};
+use self::shell::{Shell, Starter};
 use crate::leash::{Folder, Leashed};
 use crate::names::free_port;
 
@@ -35,6 +37,8 @@ const POLL: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Node {
     server: Mutex<Option<Leashed>>,
+    /// For [`Self::eval`], started on first use.
+    shell: Arc<Mutex<Option<Shell>>>,
     name: String,
     ports: Ports,
     folder: Folder,
@@ -68,7 +72,7 @@ impl Node {
         let inside = distribution.installation.inside(folder.path());
         let conf = files::Conf { options, inside: &inside, http: ports.http, amqps: ports.amqps };
         files::write(folder.path(), &conf, &distribution.cookie).expect("the node's configuration");
-        Self { server: Mutex::new(None), name, ports, folder, distribution }
+        Self { server: Mutex::new(None), shell: Arc::default(), name, ports, folder, distribution }
     }
 
     /// Its name among Erlang nodes: `leveret@localhost`.
@@ -157,7 +161,28 @@ impl Node {
         self.await_port(self.distribution.port, || None).await;
         *self.server() = Some(self.spawn().expect("rabbitmq-server must start"));
         self.await_port(self.ports.amqp, || self.server_status()).await;
-        self.ctl(&["await_startup"]).await.expect("a started node must be ready");
+        self.eval("rabbit:await_startup().").await.expect("a started node must be ready");
+    }
+
+    /// Evaluates an Erlang expression in the node and returns its value as Erlang prints it.
+    ///
+    /// # Errors
+    ///
+    /// With the expression and Erlang's error, when it fails or the node is down.
+    pub async fn eval(&self, expression: &str) -> io::Result<String> {
+        let (shell, starter, text) = (Arc::clone(&self.shell), Starter::new(self)?, expression.to_owned());
+        let answered = tokio::task::spawn_blocking(move || {
+            let mut shell = shell.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut open = match shell.take() {
+                Some(open) => open,
+                None => starter.start()?,
+            };
+            let answer = open.eval(&text)?;
+            *shell = Some(open);
+            answer.map_err(io::Error::other)
+        });
+        let failed = |error| io::Error::other(format!("{expression} {error}"));
+        answered.await.map_err(io::Error::other)?.map_err(failed)
     }
 
     fn spawn(&self) -> io::Result<Leashed> {
