@@ -5,13 +5,19 @@ use tokio::time::sleep;
 
 use crate::stage::{Cast, Stage, words};
 
-/// The majority continues; clients of the lost node connect to another.
-pub(crate) async fn queue_leader_is_lost(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+/// Starts a cluster that the load goes to. Three nodes on one machine do the work of each job three times, and what shows a
+/// recovery would wait behind a backlog, so the load is a third.
+pub(super) async fn start(stage: &mut Stage<'_>) -> Cluster {
     let cluster = Cluster::start(3, NodeOptions::default()).await;
     stage.urls = cluster.nodes().iter().map(Node::url).collect();
     stage.raw_urls.clone_from(&stage.urls);
-    // Three nodes on one machine do the work of each job three times. What shows a recovery would wait behind a backlog.
     stage.size.rate /= 3;
+    cluster
+}
+
+/// The majority continues; clients of the lost node connect to another.
+pub(crate) async fn queue_leader_is_lost(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let cluster = start(stage).await;
     stage.begin(Cast { publish: words("--most-waiting 200"), ..Cast::default() }).await?;
     cluster.sync().await?;
     for _ in 0..stage.size.rounds {

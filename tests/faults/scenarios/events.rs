@@ -7,13 +7,13 @@ use leveret::{
     Broker, Config,
     event_log::{self, EventLog, Start},
 };
-use leveret_harness::{Cluster, Node, NodeOptions};
 use leveret_tests::load::now_us;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     fault::Fault,
-    prober::{connect, is_probe},
+    prober::connect,
+    scenarios::cluster,
     stage::{Cast, LONG, POLL, PREFETCH, Stage, words},
 };
 
@@ -85,6 +85,7 @@ async fn bound_again(stage: &Stage<'_>, name: &str) -> anyhow::Result<()> {
     let deadline = Instant::now() + LONG;
     while !stage.node.eval(&bindings).await?.contains("leveret.v1.topics") {
         ensure!(Instant::now() < deadline, "{name} is not bound again after {LONG:?}");
+        sleep(POLL).await;
     }
     Ok(())
 }
@@ -92,7 +93,7 @@ async fn bound_again(stage: &Stage<'_>, name: &str) -> anyhow::Result<()> {
 /// A node that only one subscription needs for its quorum is gone. The other subscription gets its events meanwhile; all of
 /// them come to the one without quorum later.
 pub(crate) async fn events_whose_subscription_has_no_quorum(stage: &mut Stage<'_>) -> anyhow::Result<()> {
-    let cluster = cluster(stage).await;
+    let cluster = cluster::start(stage).await;
     stage.size.rate = stage.size.rate.min(SLOWLY);
     // Repeated events wait in the queue before newer ones.
     stage.size.recovery += Duration::from_secs(30);
@@ -123,7 +124,7 @@ pub(crate) async fn events_whose_subscription_has_no_quorum(stage: &mut Stage<'_
 
 /// The log has every confirmed event, and a reader that goes on after its last event gets each once, in the same order.
 pub(crate) async fn events_whose_log_loses_its_leader(stage: &mut Stage<'_>) -> anyhow::Result<()> {
-    let cluster = cluster(stage).await;
+    let cluster = cluster::start(stage).await;
     let config = Config { amqp_url: stage.urls.clone(), ..Config::default() };
     let broker = Broker::amqp(config)?;
     event_log::declare(&broker).await?;
@@ -175,15 +176,8 @@ async fn read_all(broker: Broker) -> anyhow::Result<HashSet<String>> {
             if event.topic() == "test.over" {
                 return Ok(ids);
             }
-            ids.extend(event.id().filter(|id| !is_probe(id)).map(str::to_owned));
+            ids.extend(event.id().map(str::to_owned));
         }
     }
     anyhow::bail!("the log was not read to its end")
-}
-
-async fn cluster(stage: &mut Stage<'_>) -> Cluster {
-    let cluster = Cluster::start(3, NodeOptions::default()).await;
-    stage.urls = cluster.nodes().iter().map(Node::url).collect();
-    stage.raw_urls.clone_from(&stage.urls);
-    cluster
 }
