@@ -86,9 +86,6 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     special!(soak::everything_at_random, "all of these in random order, some on top of each other"),
 ];
 
-/// Scenarios that have not been seen to pass. They run with `--full` alone.
-pub(crate) const UNPROVEN: [&str; 2] = ["events_whose_subscription_has_no_quorum", "events_whose_log_loses_its_leader"];
-
 /// The evidence of a fault at every worker.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shown {

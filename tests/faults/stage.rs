@@ -209,6 +209,9 @@ impl<'a> Stage<'a> {
             more.extend(words("--form events"));
             more.extend(self.subscriptions.iter().flat_map(|name| ["--subscription".to_owned(), name.clone()]));
         }
+        // It publishes the rest of its jobs after the signal, and waits for the last requests.
+        let stopping = self.size.jobs / self.size.rate + 80;
+        more.extend(words(&format!("--drain-timeout {stopping}s --grace-period {}s", stopping + 10)));
         more.extend(["--effects".to_owned(), self.books.effects().display().to_string()]);
         for (name, value) in [
             ("--seed", self.seed + self.publishers.len() as u64),

@@ -16,12 +16,7 @@ pub(crate) async fn requests_whose_broker_is_killed_twice(stage: &mut Stage<'_>)
     // A request costs several times what a job does. With less to do they all are on their way for a while, so that a kill
     // hits some.
     stage.size.rate = (stage.size.rate / 2).min(MOST / 20);
-    stage
-        .begin(Cast {
-            publish: words("--form requests --delayed 0 --work-ms 200 --drain-timeout 80s --grace-period 90s"),
-            ..Cast::default()
-        })
-        .await?;
+    stage.begin(Cast { publish: words("--form requests --delayed 0 --work-ms 200"), ..Cast::default() }).await?;
     for _ in 0..2 {
         stage.play().await;
         let mut struck = stage.strike(Fault::BrokerKilled).await?;
