@@ -22,7 +22,7 @@ pub(super) struct Shell {
     _process: Leashed,
 }
 
-/// How to start the shell of a node.
+/// The command of a node's shell, and the port that the shell connects to.
 pub(super) struct Starter {
     command: std::process::Command,
     listener: TcpListener,
