@@ -64,7 +64,7 @@ async fn a_request_whose_server_died_is_repeated_under_the_same_ids_without_what
     };
     let ids = ["job-a".to_owned(), "job-b".to_owned()];
     let claiming = IdempotencyRequest { key: "k", body_hash: &hash, task_ids: &ids };
-    site.services.store.claim(&claiming, 1, Duration::ZERO).await.unwrap();
+    site.services.store.claim(&claiming, leveret::time::now_ms(), Duration::ZERO).await.unwrap();
     let publisher = site.broker.publisher();
     publisher.publish_raw("demo.nap", "demo", "{}").track().id("job-a").await.unwrap();
     leveret_harness::eventually("its steps are seen", crate::site::SOON, async || {
