@@ -84,7 +84,8 @@ impl Incoming {
 }
 
 /// Answers the request if this is its end, and waits some seconds for the connection and the confirm: a caller without its
-/// reply waits for its whole timeout.
+/// reply waits for its whole timeout. A direct reply does not wait for its connection, which a forged `reply_to` closes:
+/// forged requests would hold the worker's slots.
 pub(crate) async fn reply(
     disposition: &Disposition,
     settlement: Settlement,
@@ -99,7 +100,8 @@ pub(crate) async fn reply(
         return tracing::debug!(job_id = received.id(), "not answered: its reply_to is no reply queue");
     };
     let message = Message::reply(&received.message, result);
-    let sent = timeout(REPLIED_WITHIN, broker.send(&target, message, false)).await;
+    let fail_fast = matches!(target, Target::DirectReply(_));
+    let sent = timeout(REPLIED_WITHIN, broker.send(&target, message, fail_fast)).await;
     match sent.unwrap_or(Err(SendError::Uncertain)) {
         Ok(()) => counted("sent"),
         Err(error) => {

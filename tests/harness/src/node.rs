@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep};
 
 pub(crate) use self::distribution::Distribution;
 pub use self::options::{NodeOptions, NodeTls};
-use self::shell::{Shell, Starter};
+use self::shell::Shell;
 use crate::leash::{Folder, Leashed};
 use crate::names::free_port;
 
@@ -170,12 +170,13 @@ impl Node {
     ///
     /// With the expression and Erlang's error, when it fails or the node is down.
     pub async fn eval(&self, expression: &str) -> io::Result<String> {
-        let (shell, starter, text) = (Arc::clone(&self.shell), Starter::new(self)?, expression.to_owned());
+        let (shell, command) = (Arc::clone(&self.shell), Shell::command(self));
+        let (node, text) = (self.name.clone(), expression.to_owned());
         let answered = tokio::task::spawn_blocking(move || {
             let mut shell = shell.lock().unwrap_or_else(PoisonError::into_inner);
             let mut open = match shell.take() {
                 Some(open) => open,
-                None => starter.start()?,
+                None => Shell::start(command, &node)?,
             };
             let answer = open.eval(&text)?;
             *shell = Some(open);

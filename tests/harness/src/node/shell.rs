@@ -3,7 +3,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,31 +22,27 @@ pub(super) struct Shell {
     _process: Leashed,
 }
 
-/// The command of a node's shell, and the port that the shell connects to.
-pub(super) struct Starter {
-    command: std::process::Command,
-    listener: TcpListener,
-}
-
-impl Starter {
-    pub(super) fn new(node: &Node) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        listener.set_nonblocking(true)?;
+impl Shell {
+    /// The command of a node's shell, without the port that the shell connects to.
+    pub(super) fn command(node: &Node) -> Command {
         let mut command = node.distribution.installation.program("erl".as_ref());
         command.envs(files::environment(&node.distribution.installation.inside(node.folder())));
         command.env("ERL_EPMD_PORT", node.distribution.port.to_string());
         command.args(["+S", "1:1", "-noinput", "-hidden", "-start_epmd", "false", "-sname"]);
         command.arg(format!("{}@localhost", unique("shell")));
-        command.args(["-kernel", "inet_dist_use_interface", "{127,0,0,1}", "-eval"]);
-        command.arg(serve(node.name(), listener.local_addr()?.port()));
-        Ok(Self { command, listener })
+        command.args(["-kernel", "inet_dist_use_interface", "{127,0,0,1}"]);
+        command
     }
 
-    pub(super) fn start(self) -> io::Result<Shell> {
-        let mut process = Leashed::spawn(&self.command, Stdio::null(), Stdio::null())?;
+    /// Starts `command` for the node of this name.
+    pub(super) fn start(mut command: Command, node: &str) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        command.arg("-eval").arg(serve(node, listener.local_addr()?.port()));
+        let mut process = Leashed::spawn(&command, Stdio::null(), Stdio::null())?;
         let deadline = Instant::now() + WITHIN;
         let connection = loop {
-            match self.listener.accept() {
+            match listener.accept() {
                 Ok((connection, _)) => break connection,
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
                 Err(_) if Instant::now() > deadline => return Err(io::Error::other("the Erlang shell does not start")),
@@ -59,11 +55,9 @@ impl Starter {
         };
         connection.set_nonblocking(false)?;
         connection.set_read_timeout(Some(WITHIN + POLL))?;
-        Ok(Shell { connection, _process: process })
+        Ok(Self { connection, _process: process })
     }
-}
 
-impl Shell {
     /// Evaluates an expression. The outer error is that of the shell, which cannot be used any more.
     pub(super) fn eval(&mut self, expression: &str) -> io::Result<Result<String, String>> {
         let length = u32::try_from(expression.len()).map_err(io::Error::other)?;

@@ -93,6 +93,28 @@ async fn vhosts_of_the_shared_node_are_apart_and_keep_strangers_out() {
 }
 
 #[tokio::test]
+async fn an_expression_that_fails_says_why_and_the_next_one_is_evaluated() {
+    let node = shared_node().await.node().await;
+    for (expression, why) in [("1 +", "syntax error"), ("1 / 0.", "badarith"), ("nowhere:at_all().", "undef")] {
+        let error = node.eval(expression).await.unwrap_err().to_string();
+        assert!(error.contains(why) && error.contains(expression), "{error}");
+    }
+    assert_eq!(node.eval("length(lists:seq(1, 100_000)).").await.unwrap(), "100000");
+    let long = node.eval(&format!("\"{}\".", "x".repeat(100_000))).await.unwrap();
+    assert_eq!(long.matches('x').count(), 100_000);
+}
+
+#[tokio::test]
+async fn a_node_that_is_down_evaluates_nothing_until_it_is_back() {
+    let node = Node::start(NodeOptions::default()).await;
+    node.kill9().await;
+    let error = node.eval("node().").await.unwrap_err().to_string();
+    assert!(error.contains("nodedown"), "{error}");
+    node.restart().await;
+    assert_eq!(node.eval("node().").await.unwrap(), node.name());
+}
+
+#[tokio::test]
 async fn a_failing_ctl_command_says_why() {
     let node = shared_node().await.node().await;
     let error = node.ctl(&["delete_vhost", "nowhere"]).await.unwrap_err();
