@@ -1,6 +1,6 @@
 //! TLS: a reason that is lost, and a broker that is its own CA.
 
-use std::{io::Write, sync::Arc, time::Duration};
+use std::{io::Write, sync::Arc};
 
 use async_rs::{Runtime, Tokio};
 use lapin::{
@@ -11,7 +11,7 @@ use lapin::{
 use lapin_guard::{ConnectError, Options, TlsFiles};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::NamedTempFile;
-use tokio::{net::TcpListener, time::sleep};
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -53,8 +53,9 @@ impl SelfSigned {
     }
 }
 
-/// Starts a TLS server that requires client certificates if `mutual`, and resets each connection after its handshake.
-async fn start(certificate: &SelfSigned, mutual: bool) -> AMQPUri {
+/// Starts a TLS server that requires client certificates if `mutual`, and resets each connection after its handshake. It adds a
+/// permit for each reset.
+async fn start(certificate: &SelfSigned, mutual: bool) -> (AMQPUri, Arc<Semaphore>) {
     let listener = TcpListener::bind("localhost:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let provider = Arc::new(ring::default_provider());
@@ -70,20 +71,17 @@ async fn start(certificate: &SelfSigned, mutual: bool) -> AMQPUri {
     };
     let config = config.with_single_cert(vec![certificate.der.clone()], certificate.key.clone_key()).unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
+    let resets = Arc::new(Semaphore::new(0));
+    let counting = Arc::clone(&resets);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             stream.set_zero_linger().unwrap();
-            match acceptor.accept(stream).into_fallible().await {
-                Ok(stream) => drop(stream),
-                Err((_, stream)) => {
-                    // The alert must be on its way before the reset.
-                    sleep(Duration::from_millis(50)).await;
-                    drop(stream);
-                }
-            }
+            // A refusal is written before the error is returned, so that the alert is on its way before the reset.
+            drop(acceptor.accept(stream).into_fallible().await);
+            counting.add_permits(1);
         }
     });
-    uri(&format!("amqps://localhost:{port}"))
+    (uri(&format!("amqps://localhost:{port}")), resets)
 }
 
 async fn refused_by_guard(uri: &AMQPUri, options: &Options) -> ConnectError {
@@ -93,7 +91,7 @@ async fn refused_by_guard(uri: &AMQPUri, options: &Options) -> ConnectError {
 #[tokio::test(flavor = "multi_thread")]
 async fn lapin_alone_loses_the_reason_of_a_broker_that_refuses_the_client_and_resets_the_connection() {
     let certificate = SelfSigned::new();
-    let uri = start(&certificate, true).await;
+    let (uri, _) = start(&certificate, true).await;
     // Without a file of CAs the handshake would end before the broker's refusal.
     let (options, _file) = certificate.options();
     for _ in 0..5 {
@@ -104,12 +102,12 @@ async fn lapin_alone_loses_the_reason_of_a_broker_that_refuses_the_client_and_re
     // lapin's own TLS refuses such a broker for its certificate (next test), so this one has another.
     let ca = SelfSigned::new();
     let (issued, key) = issued();
-    let uri = start(&SelfSigned { pem: ca.pem, der: issued.1, key }, true).await;
+    let (uri, resets) = start(&SelfSigned { pem: ca.pem, der: issued.1, key }, true).await;
     let tls = OwnedTLSConfig { identity: None, cert_chain: Some(issued.0) };
-    // A client that comes to write a moment after the handshake meets the reset.
+    // A client that comes to write only after the reset.
     let slowly = async move |uri: AMQPUri, runtime: Runtime<Tokio>| {
         let stream = uri.connect_with_config_async(tls.as_ref(), &runtime).await?;
-        sleep(Duration::from_millis(500)).await;
+        drop(resets.acquire().await);
         Ok(stream)
     };
     let alone = Connection::connector(uri, Runtime::tokio_current(), slowly, ConnectionProperties::default()).await;
@@ -131,7 +129,7 @@ fn issued() -> ((String, CertificateDer<'static>), PrivateKeyDer<'static>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn lapin_alone_cannot_trust_a_broker_whose_certificate_is_its_own_ca() {
     let certificate = SelfSigned::new();
-    let uri = start(&certificate, false).await;
+    let (uri, _) = start(&certificate, false).await;
     let (properties, runtime) = (ConnectionProperties::default(), Runtime::tokio_current());
     let alone = Connection::connect_uri_with_config(uri.clone(), properties, certificate.of_lapin(), runtime).await;
     let error = alone.map(drop).unwrap_err().to_string();
