@@ -39,15 +39,15 @@ bench: setup ## Run the benchmarks, compared with consumers written by hand; abo
 bench-gate: setup ## Fail if a job costs more CPU time or instructions than its limit; requires no broker
 	cargo run --release -p leveret-bench -- stub instructions
 
-lint: $(TYPOS)/bin/typos ## Check formatting, clippy, combinations of features, rustdoc and vocabulary
+lint: $(TYPOS)/bin/typos ## Check formatting, vocabulary, clippy, combinations of features and rustdoc
 	cargo fmt --all --check
+	$(TYPOS)/bin/typos   # words, with .typos.toml; docs/vocabulary.rs checks phrases
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	set -e; for features in "" $(FEATURES); do \
 	  cargo clippy -p leveret --no-default-features --features "$$features" -- -D warnings; \
 	done
 	cargo clippy -p leveret-sql --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps
-	$(TYPOS)/bin/typos   # words, with .typos.toml; docs/vocabulary.rs checks phrases
 
 $(TYPOS)/bin/typos:
 	python3 -m venv $(TYPOS)

@@ -151,7 +151,7 @@ async fn a_reply_waits_while_the_broker_accepts_no_publishes() {
     });
     drop(started.acquire_many(2).await.unwrap());
     node.eval("rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).").await.unwrap();
-    // RabbitMQ tells a connection of its alarm when that publishes: by the first reply.
+    // RabbitMQ reports its alarm to a connection when that publishes: by the first reply.
     permitted.add_permits(1);
     eventually("it is blocked", LONG, async || working.metrics_text().contains("leveret_broker_blocked 1")).await;
     permitted.add_permits(1);
