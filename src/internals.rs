@@ -70,7 +70,8 @@ impl Incoming {
     /// Returns whether it is to run now, by the handler of `job`.
     #[must_use]
     pub fn is_run(&self, job: &str, now_ms: u64) -> bool {
-        let route = |name: Option<&str>| if name == Some(job) { Ok(0) } else { Err(Disposition::Suspect) };
+        let is_own = self.0.message.job_name() == Some(job);
+        let route = || if is_own { Ok(0) } else { Err(Disposition::Suspect) };
         admission::decide(&self.0, (Lane::Main, false), Now::at(now_ms), route).is_ok()
     }
 

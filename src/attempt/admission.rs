@@ -130,12 +130,12 @@ pub(crate) fn suspicious(lane: Lane, in_order: bool) -> u32 {
 }
 
 /// Returns the index of the handler to run, or the disposition of a delivery that must not run. `route` finds the
-/// handler of a job name on this queue.
+/// handler of the job on this queue.
 pub(crate) fn decide(
     received: &Incoming,
     (lane, in_order): (Lane, bool),
     now: Now,
-    route: impl FnOnce(Option<&str>) -> Result<usize, Disposition>,
+    route: impl FnOnce() -> Result<usize, Disposition>,
 ) -> Result<usize, Disposition> {
     // On a first delivery, only the publisher can have written a count.
     let count = if received.redelivered { received.message.delivery_count() } else { 0 };
@@ -156,7 +156,7 @@ pub(crate) fn decide(
     if let Some(early) = envelope.not_before.map(|at| at.saturating_sub(now.latest)).filter(|early| *early > EARLY_MS) {
         return Err(Disposition::TooEarly(early));
     }
-    route(received.message.job_name())
+    route()
 }
 
 #[cfg(test)]
@@ -187,7 +187,7 @@ mod tests {
     }
 
     fn decided_of(received: &Incoming, lane: (Lane, bool)) -> Result<usize, Disposition> {
-        let route = |name: Option<&str>| match name {
+        let route = || match received.message.job_name() {
             Some("email.send") => Ok(0),
             other => Err(Disposition::dead(ErrorKind::UnknownJob, format!("{other:?}"))),
         };
@@ -238,7 +238,7 @@ mod tests {
         let decided = |name, at| {
             let mut message = Message::new("email.send", &JobId::from("j"), Vec::new(), NOW);
             message.set_header(name, integer(at));
-            decide(&Incoming::read(message, false, now), (Lane::Main, false), now, |_| Ok(0))
+            decide(&Incoming::read(message, false, now), (Lane::Main, false), now, || Ok(0))
         };
         assert_eq!(decided(header::EXPIRES_AT, NOW + 1), Ok(0));
         assert!(matches!(

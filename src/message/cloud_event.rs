@@ -224,8 +224,9 @@ fn as_text(value: &RawValue) -> Option<String> {
 /// Returns whether data of this type is JSON: `*/json` or `*/*+json`.
 pub(crate) fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
-    let subtype = essence.rsplit_once('/').map_or("", |(_, subtype)| subtype).to_ascii_lowercase();
-    subtype == "json" || subtype.ends_with("+json")
+    let subtype = essence.rsplit_once('/').map_or("", |(_, subtype)| subtype);
+    let last = subtype.rsplit_once('+').map_or(subtype, |(_, suffix)| suffix);
+    last.eq_ignore_ascii_case("json")
 }
 
 impl Message {

@@ -8,6 +8,7 @@
 pub(crate) mod cloud_event;
 pub(crate) mod dead_letter;
 pub(crate) mod decode;
+mod envelope;
 pub(crate) mod header;
 mod number;
 pub(crate) mod origin;
@@ -16,7 +17,7 @@ pub(crate) mod raw;
 pub(crate) mod reply;
 pub(crate) mod republish;
 pub(crate) mod step;
-mod undecoded;
+pub(crate) mod undecoded;
 
 use bytes::Bytes;
 use lapin::{
@@ -24,6 +25,7 @@ use lapin::{
     types::{AMQPValue, FieldTable, LongString, ShortString},
 };
 
+pub(crate) use self::envelope::{Envelope, Malformed};
 use self::{cloud_event::is_json, number::Number};
 use crate::{job::JobId, outcome::ErrorKind};
 
@@ -44,45 +46,6 @@ const LONGEST_REASON: usize = 1024;
 pub(crate) struct Message {
     pub(crate) properties: BasicProperties,
     pub(crate) body: Bytes,
-}
-
-/// The framework's fields of a message, apart from its payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Envelope {
-    /// Counted from 1.
-    pub(crate) attempt: u32,
-    pub(crate) hop: u32,
-    /// First publish, ms since the epoch.
-    pub(crate) enqueued_at: Option<u64>,
-    pub(crate) not_before: Option<u64>,
-    pub(crate) expires_at: Option<u64>,
-    /// The due time before the first snooze, ms since the epoch.
-    pub(crate) snoozed_since: Option<u64>,
-    /// True if the job's status updates are published.
-    pub(crate) track: bool,
-}
-
-impl Default for Envelope {
-    /// Returns the envelope of a message without any framework header.
-    fn default() -> Self {
-        Self {
-            attempt: 1,
-            hop: 0,
-            enqueued_at: None,
-            not_before: None,
-            expires_at: None,
-            snoozed_since: None,
-            track: false,
-        }
-    }
-}
-
-/// An invalid framework header.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("header {header} is malformed: {reason}")]
-pub(crate) struct Malformed {
-    pub(crate) header: &'static str,
-    pub(crate) reason: &'static str,
 }
 
 impl Message {
@@ -192,6 +155,11 @@ impl Message {
 
     /// Returns the content encoding or content type of the body, if no handler reads it as plain JSON.
     pub(crate) fn foreign_encoding(&self) -> Option<String> {
+        let written =
+            |field: &Option<ShortString>, as_text: &str| field.as_ref().is_some_and(|text| text.as_str() == as_text);
+        if written(self.properties.content_type(), "application/json") && self.properties.content_encoding().is_none() {
+            return None;
+        }
         let among = |name: &str, known: &[&str]| known.iter().any(|known| name.eq_ignore_ascii_case(known));
         let encoding = self.properties.content_encoding().as_ref().map_or("", ShortString::as_str);
         if !among(encoding, &["", "identity", "utf-8", "utf8"]) {
@@ -239,24 +207,6 @@ impl Message {
         *self.properties.delivery_mode() != Some(2)
     }
 
-    /// Reads the framework's headers. `now_ms` bounds the times that count as valid.
-    pub(crate) fn envelope(&self, now_ms: u64) -> Result<Envelope, Malformed> {
-        let attempt = self.counter(header::ATTEMPT)?.unwrap_or(1);
-        if attempt == 0 {
-            return Err(Malformed { header: header::ATTEMPT, reason: "attempts are counted from 1" });
-        }
-        Ok(Envelope {
-            attempt,
-            hop: self.counter(header::HOP)?.unwrap_or(0),
-            // A time ahead would make the job appear younger than it is, indefinitely.
-            enqueued_at: self.enqueued_at().map(|at| at.min(now_ms)),
-            not_before: self.time(header::NOT_BEFORE, now_ms)?,
-            expires_at: self.time(header::EXPIRES_AT, now_ms)?,
-            snoozed_since: self.stamp(header::SNOOZED_SINCE).map(|at| at.min(now_ms)),
-            track: self.is_tracked(),
-        })
-    }
-
     /// Returns whether the job is tracked. The header is a boolean, a number or text.
     pub(crate) fn is_tracked(&self) -> bool {
         match self.header(header::TRACK) {
@@ -281,12 +231,6 @@ impl Message {
     /// Reads a time that only informs.
     fn stamp(&self, name: &str) -> Option<u64> {
         self.read_number(name)?.and_then(Number::time).ok()?.try_into().ok()
-    }
-
-    fn counter(&self, name: &'static str) -> Result<Option<u32>, Malformed> {
-        let Some(number) = self.number(name) else { return Ok(None) };
-        let number = number.map_err(|reason| Malformed { header: name, reason })?;
-        u32::try_from(number).map(Some).map_err(|_| Malformed { header: name, reason: "out of range" })
     }
 
     pub(crate) fn time(&self, name: &'static str, now_ms: u64) -> Result<Option<u64>, Malformed> {

@@ -7,7 +7,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher, Hash, Hasher},
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
@@ -27,6 +27,9 @@ const REMEMBERED: usize = 10_000;
 /// while there is a channel. Later ones have gone to another worker, and a delivery with the same id is another job of
 /// a publisher that reuses its ids.
 const AWAITED: Duration = Duration::from_secs(30);
+
+/// The largest payload, in bytes, of an acked job that is kept whole.
+const SMALL: usize = 1_024;
 
 static CONTENTS: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
@@ -77,6 +80,31 @@ fn hash(value: &AMQPValue, hasher: &mut impl Hasher) {
     }
 }
 
+/// A job whose ack may be lost.
+#[derive(Debug)]
+enum Acked {
+    /// A small job. Its key is needed only if the channel is lost, and costs more than to keep the job.
+    Job(Arc<Incoming>),
+    Key(JobKey),
+}
+
+impl Acked {
+    fn of(received: &Arc<Incoming>) -> Option<Self> {
+        let message = &received.message;
+        if message.body.len() <= SMALL && message.is_plain() {
+            return Some(Self::Job(Arc::clone(received)));
+        }
+        JobKey::of(received).map(Self::Key)
+    }
+
+    fn into_key(self) -> Option<JobKey> {
+        match self {
+            Self::Job(received) => JobKey::of(&received),
+            Self::Key(key) => Some(key),
+        }
+    }
+}
+
 /// A redelivery of a known job.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Redelivered {
@@ -96,7 +124,7 @@ pub(crate) struct Redeliveries {
     owed: HashMap<JobKey, Vec<Settlement>>,
     owed_order: VecDeque<JobKey>,
     /// Jobs acked on the current channel, whose acks may be lost with it; at most the prefetch.
-    recent: VecDeque<(u64, JobKey)>,
+    recent: VecDeque<(u64, Acked)>,
     recent_limit: usize,
     /// Number of jobs acked on the current channel.
     acked: u64,
@@ -112,13 +140,13 @@ impl Redeliveries {
     }
 
     /// Records an ack on the current channel.
-    pub(crate) fn acked(&mut self, received: &Incoming) {
+    pub(crate) fn acked(&mut self, received: &Arc<Incoming>) {
         if self.recent.len() == self.recent_limit {
             self.recent.pop_front();
         }
         self.acked += 1;
         let number = self.acked;
-        self.recent.extend(JobKey::of(received).map(|key| (number, key)));
+        self.recent.extend(Acked::of(received).map(|job| (number, job)));
     }
 
     /// Records the loss of the channel: its acks after the first `taken` may be lost, and the running attempts have no
@@ -126,8 +154,10 @@ impl Redeliveries {
     pub(crate) fn channel_lost<'a>(&mut self, taken: u64, running: impl Iterator<Item = (u64, &'a Incoming)>) {
         self.forget_old();
         self.acked = 0;
-        for (_, key) in std::mem::take(&mut self.recent).into_iter().filter(|(number, _)| *number > taken) {
-            self.remember(key, Settlement::Ack);
+        for (_, job) in std::mem::take(&mut self.recent).into_iter().filter(|(number, _)| *number > taken) {
+            if let Some(key) = job.into_key() {
+                self.remember(key, Settlement::Ack);
+            }
         }
         self.orphans.clear();
         for (number, received) in running {
@@ -215,156 +245,5 @@ impl Redeliveries {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{job::JobId, message::Message, transport::clock::Now};
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn received(id: &str, body: &str) -> Incoming {
-        Incoming::read(Message::new("j", &JobId::from(id), body.as_bytes().to_vec(), 0), true, Now::at(0))
-    }
-
-    #[test]
-    fn a_redelivery_of_a_running_job_is_adopted_once() {
-        let mut redeliveries = Redeliveries::new(10, SECOND);
-        let job = received("a", "{}");
-        assert_eq!(redeliveries.recognise(&job), None);
-        redeliveries.channel_lost(0, [(7, &job)].into_iter());
-        assert_eq!(redeliveries.recognise(&received("a", "[]")), None);
-        assert_eq!(redeliveries.recognise(&job), Some(Redelivered::Running(7)));
-        assert_eq!(redeliveries.recognise(&job), None);
-    }
-
-    #[test]
-    fn jobs_that_have_one_id_and_differ_in_anything_are_not_taken_for_each_other() {
-        let with = |name: &str, body: String, header: &str| {
-            let mut message = Message::new(name, &JobId::from("order-17"), body.into_bytes(), 0);
-            message.set_header("tenant", AMQPValue::LongString(header.into()));
-            Incoming::read(message, true, Now::at(0))
-        };
-        let long = |middle: &str| format!("{}{middle}{}", "x".repeat(4_000), "x".repeat(4_000));
-        let done = with("receipt", long("a"), "one");
-        let mut again = with("receipt", long("a"), "one");
-        again.message.set_header(header::DELIVERY_COUNT, crate::message::integer(1));
-        again.message.set_header(header::ORIGINAL, AMQPValue::LongString("with that count".into()));
-        for other in
-            [with("invoice", long("a"), "one"), with("receipt", long("b"), "one"), with("receipt", long("a"), "two")]
-        {
-            let mut redeliveries = Redeliveries::new(10, SECOND);
-            redeliveries.acked(&done);
-            redeliveries.channel_lost(0, std::iter::empty());
-            assert_eq!(redeliveries.recognise(&other), None);
-            assert_eq!(redeliveries.recognise(&again), Some(Redelivered::Settled(Settlement::Ack)));
-        }
-    }
-
-    #[test]
-    fn requests_of_two_callers_are_not_taken_for_each_other() {
-        let asked = |correlation: &str| {
-            let mut message = Message::new("quote", &JobId::from("order-17"), b"{}".to_vec(), 0);
-            let properties = std::mem::take(&mut message.properties);
-            message.properties =
-                properties.with_reply_to("leveret.v1.reply.a".into()).with_correlation_id(correlation.into());
-            Incoming::read(message, true, Now::at(0))
-        };
-        let mut redeliveries = Redeliveries::new(10, SECOND);
-        redeliveries.acked(&asked("1"));
-        redeliveries.channel_lost(0, std::iter::empty());
-        assert_eq!(redeliveries.recognise(&asked("2")), None);
-        assert_eq!(redeliveries.recognise(&asked("1")), Some(Redelivered::Settled(Settlement::Ack)));
-    }
-
-    #[test]
-    fn a_lost_ack_is_sent_when_the_job_comes_back() {
-        let mut redeliveries = Redeliveries::new(2, SECOND);
-        let (first, second, third) = (received("1", "{}"), received("2", "{}"), received("3", "{}"));
-        [&first, &second, &third].into_iter().for_each(|job| redeliveries.acked(job));
-        redeliveries.channel_lost(0, std::iter::empty());
-        assert_eq!(redeliveries.recognise(&first), None, "the broker can have lost two acks at most");
-        assert_eq!(redeliveries.recognise(&second), Some(Redelivered::Settled(Settlement::Ack)));
-        assert_eq!(redeliveries.recognise(&second), None);
-        assert_eq!(redeliveries.recognise(&third), Some(Redelivered::Settled(Settlement::Ack)));
-    }
-
-    #[test]
-    fn an_ack_that_has_arrived_is_not_awaited() {
-        let mut redeliveries = Redeliveries::new(9, SECOND);
-        let (first, second) = (received("1", "{}"), received("2", "{}"));
-        [&first, &second].into_iter().for_each(|job| redeliveries.acked(job));
-        redeliveries.channel_lost(1, std::iter::empty());
-        assert_eq!(redeliveries.recognise(&first), None, "another job with its id");
-        assert_eq!(redeliveries.recognise(&second), Some(Redelivered::Settled(Settlement::Ack)));
-        redeliveries.acked(&first);
-        redeliveries.channel_lost(1, std::iter::empty());
-        assert_eq!(redeliveries.recognise(&first), None, "each channel counts its own acks");
-    }
-
-    #[test]
-    fn of_jobs_that_have_one_id_as_many_are_settled_as_acks_may_be_lost() {
-        let mut redeliveries = Redeliveries::new(9, SECOND);
-        let job = received("tick", "{}");
-        (0..3).for_each(|_| redeliveries.acked(&job));
-        redeliveries.channel_lost(1, std::iter::empty());
-        let settled = (0..5).filter(|_| redeliveries.recognise(&job).is_some()).count();
-        assert_eq!((settled, redeliveries.owed_order.len()), (2, 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn connections_that_are_lost_again_and_again_do_not_keep_what_is_owed() {
-        let mut redeliveries = Redeliveries::new(2, SECOND);
-        let job = received("tick", "{}");
-        redeliveries.acked(&job);
-        for _ in 0..2 {
-            redeliveries.channel_lost(0, std::iter::empty());
-            redeliveries.channel_opened();
-            tokio::time::advance(AWAITED + 4 * SECOND).await;
-        }
-        redeliveries.channel_lost(0, std::iter::empty());
-        redeliveries.channel_opened();
-        assert_eq!(redeliveries.recognise(&job), None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_job_that_has_an_old_id_long_after_is_another_job() {
-        let mut redeliveries = Redeliveries::new(2, SECOND);
-        let job = received("tick", "{}");
-        redeliveries.acked(&job);
-        redeliveries.channel_lost(0, std::iter::empty());
-        redeliveries.channel_opened();
-        tokio::time::advance(AWAITED + 4 * SECOND).await;
-        assert_eq!(redeliveries.recognise(&job), None);
-    }
-
-    #[test]
-    fn an_orphan_that_ends_leaves_its_settlement() {
-        let mut redeliveries = Redeliveries::new(2, SECOND);
-        let job = received("a", "{}");
-        redeliveries.channel_lost(0, [(1, &job)].into_iter());
-        redeliveries.ended(1, &job, Settlement::Reject);
-        assert_eq!(redeliveries.recognise(&job), Some(Redelivered::Settled(Settlement::Reject)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn time_in_which_nothing_could_be_taken_does_not_count() {
-        let mut redeliveries = Redeliveries::new(1, SECOND);
-        let job = received("long", "{}");
-        redeliveries.channel_lost(0, [(1, &job)].into_iter());
-        redeliveries.channel_opened();
-        tokio::time::advance(Duration::from_secs(600)).await;
-        redeliveries.ended(1, &job, Settlement::Ack);
-        redeliveries.resumed();
-        assert_eq!(redeliveries.recognise(&job), Some(Redelivered::Settled(Settlement::Ack)));
-    }
-
-    #[test]
-    fn memory_of_settlements_is_bounded() {
-        let mut redeliveries = Redeliveries::new(2, SECOND);
-        for number in 0..REMEMBERED + 5 {
-            redeliveries.ended(0, &received(&number.to_string(), ""), Settlement::Ack);
-        }
-        assert_eq!((redeliveries.owed.len(), redeliveries.owed_order.len()), (REMEMBERED, REMEMBERED));
-        assert_eq!(redeliveries.recognise(&received("4", "")), None);
-        assert!(redeliveries.recognise(&received("5", "")).is_some());
-    }
-}
+#[path = "redelivery_tests.rs"]
+mod tests;

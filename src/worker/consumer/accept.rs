@@ -27,7 +27,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
     pub(super) fn accept(&mut self, session: &mut Session, delivery: Delivery, permit: OwnedSemaphorePermit) {
         let now = self.handlers.broker.now();
         let Delivery { tag, redelivered, message } = delivery;
-        let received = Incoming::read(message, redelivered || self.lane == Lane::Suspect, now);
+        let received = Arc::new(Incoming::read(message, redelivered || self.lane == Lane::Suspect, now));
         let unfit = self.unfit(&received.message);
         if unfit.is_none()
             && redelivered
@@ -62,7 +62,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             );
             return self.settle(session, tag, &received, Settlement::Reject);
         }
-        let route = |_: Option<&str>| index.ok_or_else(|| self.handlers.without_handler(&received));
+        let route = || index.ok_or_else(|| self.handlers.without_handler(&received));
         let place = (self.lane, self.handlers.queue.is_single_active());
         let work = match admission::decide(&received, place, now, route) {
             Ok(index) => Work::Run(index, permit),
@@ -86,8 +86,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
     }
 
     /// Starts a job's task, or finishes it at once if one poll is enough.
-    pub(super) fn start(&mut self, session: &mut Session, tag: u64, received: Incoming, work: Work) {
-        let received = Arc::new(received);
+    pub(super) fn start(&mut self, session: &mut Session, tag: u64, received: Arc<Incoming>, work: Work) {
         let inline = matches!(&work, Work::Run(index, _) if self.handlers.routes[*index].may_start_inline());
         let task = Task {
             handlers: Arc::clone(&self.handlers),
@@ -107,7 +106,13 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         self.tasks.spawn(async move { (number, running.await) });
     }
 
-    pub(super) fn settle_known(&mut self, session: &mut Session, tag: u64, received: &Incoming, known: &Redelivered) {
+    pub(super) fn settle_known(
+        &mut self,
+        session: &mut Session,
+        tag: u64,
+        received: &Arc<Incoming>,
+        known: &Redelivered,
+    ) {
         let (queue, job_id) = (&self.name, received.id());
         match known {
             Redelivered::Running(number) => {

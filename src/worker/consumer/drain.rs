@@ -4,7 +4,7 @@
 //! a job suspect. So a job that was cut off is requeued as a confirmed copy, whose count starts at zero. A job that has
 //! not started keeps its place: it is requeued itself, unless the next count would make it suspect.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use tokio::time::timeout;
@@ -86,7 +86,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             return session.requeue(tag);
         }
         let is_nearly_suspect = self.is_nearly_suspect(&message);
-        let received = Incoming::read(message, redelivered, self.handlers.broker.now());
+        let received = Arc::new(Incoming::read(message, redelivered, self.handlers.broker.now()));
         // A job that still runs here, or has ended, must not go to another worker.
         if redelivered && let Some(known) = self.redeliveries.recognise(&received) {
             return self.settle_known(session, tag, &received, &known);

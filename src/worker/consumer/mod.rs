@@ -274,7 +274,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         }
     }
 
-    fn settle(&mut self, session: &mut Session, tag: u64, received: &Incoming, settlement: Settlement) {
+    fn settle(&mut self, session: &mut Session, tag: u64, received: &Arc<Incoming>, settlement: Settlement) {
         if settlement == Settlement::Ack {
             self.redeliveries.acked(received);
         }
