@@ -211,14 +211,16 @@ impl JobError {
         Self::new(Class::Permanent, error)
     }
 
-    /// Retries after exactly `delay`; the attempt counts.
+    /// Retries after `delay`; the attempt counts. The delay is rounded up to a multiple of 100 ms, and is at most ten
+    /// years less a day.
     #[must_use]
     pub fn retry_after(delay: Duration, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(Class::RetryAfter(delay), error)
     }
 
-    /// Delivers the job again after exactly `delay`; no attempt counts. A job that snoozes for longer than its queue
-    /// allows ([`Queue::snooze_limit`](crate::Queue::snooze_limit), 24 hours by default) is dead-lettered instead.
+    /// Delivers the job again after `delay`; no attempt counts. The delay is rounded up to a multiple of 100 ms. It is
+    /// at least 100 ms, and at most ten years less a day. A job that snoozes for longer than its queue allows
+    /// ([`Queue::snooze_limit`](crate::Queue::snooze_limit), 24 hours by default) is dead-lettered instead.
     #[must_use]
     pub fn snooze(delay: Duration) -> Self {
         Self::new(Class::Snooze(delay), "snoozed")
@@ -256,13 +258,14 @@ impl JobError {
     }
 
     /// Sets which [circuits](crate::CircuitBreaker) this error counts against, whatever its kind. All other circuits of
-    /// the job count it as a success. An empty list counts it against none.
+    /// the job count it as a success: an empty list states that every service answered. If the attempt did not use a
+    /// service, the handler calls [`Context::skip_circuit`](crate::Context::skip_circuit).
     ///
     /// ```
     /// # use leveret::JobError;
     /// let login_refused = JobError::permanent("535 login refused").blame(&["smtp"]);
-    /// let bug = JobError::from("no template").blame(&[]);
-    /// # let _ = (login_refused, bug);
+    /// let greylisted = JobError::from("451 try again later").blame(&[]);
+    /// # let _ = (login_refused, greylisted);
     /// ```
     #[must_use]
     pub fn blame(mut self, circuits: &'static [&'static str]) -> Self {

@@ -14,7 +14,7 @@ use tokio::{
 use crate::{
     attempt::{admission::Incoming, runtime::QueueRuntime, tracked::Tracked},
     job::JobId,
-    limits::{circuit_breaker::CircuitState, keyed::KeyedPermit},
+    limits::{circuit_breaker::CircuitState, keyed::KeyedPermit, limiter::UsedCircuits},
     message::{Message, header},
     names,
     publish::{header_value::HeaderValue, publisher::Publisher},
@@ -82,6 +82,8 @@ pub(crate) struct Inner<S> {
     /// Slots of the limits that apply to the job.
     #[expect(dead_code, reason = "held until the last clone is dropped")]
     pub(crate) permits: Vec<KeyedPermit>,
+    /// `None` for a job without limits.
+    pub(crate) circuits: Option<Arc<UsedCircuits>>,
 }
 
 /// Stops one attempt. Unlike a clone of the context, it does not keep the attempt counted.
@@ -247,7 +249,7 @@ impl<S> Context<S> {
 
     /// Reports the progress of a tracked job, from 0 to 1, with a note unless `note` is empty. Updates are published at
     /// most once a second: later ones wait, and the latest replaces the others. Has no effect for a job that is not
-    /// tracked.
+    /// tracked. A fraction below 0 or not finite counts as 0, a fraction above 1 as 1. A note is cut after 1,024 bytes.
     ///
     /// ```
     /// # use leveret::{Context, JobResult};
@@ -287,6 +289,34 @@ impl<S> Context<S> {
     #[must_use]
     pub fn circuit(&self, name: &str) -> CircuitState {
         self.inner.handlers.dependencies.get(name).map_or(CircuitState::Closed, |breaker| breaker.state())
+    }
+
+    /// Records that this attempt does not use the service of a [circuit](crate::HandlerOptions::circuit) that its handler
+    /// requires. So neither its success nor its error counts for the circuit, unless the error
+    /// [blames](crate::JobError::blame) it. Without this, a job with nothing to send would count as a sign that the mail
+    /// server works, and would close a half-open circuit.
+    ///
+    /// The next probe follows at once. A circuit that the handler does not require is ignored.
+    ///
+    /// ```
+    /// use leveret::{Context, JobResult};
+    /// # struct Reminder { mails: Vec<String> }
+    /// # async fn send(_: &str) -> JobResult { Ok(()) }
+    /// async fn remind(job: Reminder, ctx: Context<()>) -> JobResult {
+    ///     if job.mails.is_empty() {
+    ///         ctx.skip_circuit("smtp");
+    ///     }
+    ///     for mail in &job.mails {
+    ///         send(mail).await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # let _ = remind;
+    /// ```
+    pub fn skip_circuit(&self, name: &str) {
+        if let Some(circuits) = &self.inner.circuits {
+            circuits.skip(name);
+        }
     }
 
     /// Returns a publisher for follow-up jobs, which stay in this job's trace.

@@ -32,7 +32,7 @@ use crate::{
     topology::lane::Lane,
 };
 
-/// For how long a job that waited in vain for the start of its batch goes back to the broker.
+/// Delay of a job whose batch did not start in time.
 const NO_SLOT: Duration = Duration::from_secs(1);
 /// The worker's own bound of an attempt exceeds the sum of its parts, so that the more precise error comes first.
 const MARGIN: Duration = Duration::from_secs(1);
@@ -266,8 +266,8 @@ impl<J: Send + 'static, S: Send + Sync + 'static> Gatherer<J, S> {
     }
 }
 
-/// Returns the error of each job of a batch that failed as a whole. Only a job that was alone can be convicted: as one of
-/// several it is retried.
+/// Returns the error of each job of a batch that failed as a whole. A job that failed alone keeps its error. A job of a
+/// larger batch is retried.
 fn of_each(error: &JobError, count: usize) -> JobError {
     let (class, text) = match (error.class, count) {
         (class, 1) => (class, error.chain()),
@@ -277,6 +277,7 @@ fn of_each(error: &JobError, count: usize) -> JobError {
         (class, _) => (class, format!("in a batch of {count}: {}", error.chain())),
     };
     let mut each = JobError::new(class, text);
-    each.blamed = error.blamed;
+    // The service answered a batch that it refused, so the retries do not count against a circuit.
+    each.blamed = error.blamed.or((error.class == Class::Permanent).then_some(&[]));
     each
 }

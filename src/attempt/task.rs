@@ -104,7 +104,8 @@ impl<S: Send + Sync + 'static> Task<S> {
         let from = self.consumed_lane();
         let (is_request, anywhere) = (self.received.reply.is_some(), self.handlers.replies_anywhere);
         if is_request && let Some(until) = self.received.waited_until(&broker.config().namespace, anywhere) {
-            disposition = disposition.of_request(until, broker.now_ms());
+            // As for every expiry, both clocks must agree.
+            disposition = disposition.of_request(until, broker.now().earliest);
         }
         if queue.is_each_process() && !matches!(disposition, Disposition::Outcome(Outcome::Done)) {
             disposition = disposition.without_ladder();
@@ -288,6 +289,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             tracked,
             permit: Some(permit),
             permits: besides.permits,
+            circuits: besides.pass.as_ref().map(|pass| Arc::clone(&pass.circuits)),
         });
         let _running = Counted::new(self.in_progress.clone());
         let attempt =

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    error::{Class, Error, JobResult},
+    error::{Class, Error, JobError, JobResult},
     limits::flow::Flow,
     observe::metrics::Metrics,
     topology::delay::UNIT,
@@ -31,7 +31,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// The circuit opens when, within the window, the set number of attempts failed, and at least half of all that ended.
 /// Retryable errors and timeouts count as failures. Success and permanent errors count as success, because the service
 /// answered. Panics, snoozes and undecodable payloads count as neither. A handler with better knowledge uses
-/// [`JobError::blame`](crate::JobError::blame).
+/// [`JobError::blame`](crate::JobError::blame), or [`Context::skip_circuit`](crate::Context::skip_circuit) if it did not
+/// use the service.
 ///
 /// Each worker process has its own circuit state.
 ///
@@ -240,13 +241,18 @@ impl fmt::Debug for Breaker {
 }
 
 impl Sign {
-    /// Returns what a result shows about a circuit of the job.
-    pub(crate) fn of(result: &JobResult, circuit: &str) -> Self {
-        let Err(error) = result else { return Self::Fine };
-        if let Some(blamed) = error.blamed {
-            return if blamed.contains(&circuit) { Self::Failed } else { Self::Fine };
+    /// Returns what a result shows about a circuit of the job. A skipped circuit can only be blamed.
+    pub(crate) fn of(result: &JobResult, circuit: &str, is_skipped: bool) -> Self {
+        match result {
+            Err(JobError { blamed: Some(blamed), .. }) if blamed.contains(&circuit) => Self::Failed,
+            _ if is_skipped => Self::None,
+            Ok(()) | Err(JobError { blamed: Some(_), .. }) => Self::Fine,
+            Err(error) => Self::of_class(&error.class),
         }
-        match error.class {
+    }
+
+    fn of_class(class: &Class) -> Self {
+        match class {
             Class::Retry | Class::RetryAfter(_) | Class::Timeout => Self::Failed,
             Class::Permanent => Self::Fine,
             Class::Snooze(_) | Class::Yield | Class::Duplicate | Class::Decode | Class::Panic => Self::None,
@@ -299,7 +305,6 @@ impl Breakers {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::error::JobError;
 
     pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
@@ -366,8 +371,8 @@ pub(crate) mod tests {
 
     #[test]
     fn retryable_errors_count_and_others_do_not_unless_the_handler_blames_a_circuit() {
-        let of = |error: JobError| Sign::of(&Err(error), "smtp");
-        assert_eq!(Sign::of(&Ok(()), "smtp"), Sign::Fine);
+        let of = |error: JobError| Sign::of(&Err(error), "smtp", false);
+        assert_eq!(Sign::of(&Ok(()), "smtp", false), Sign::Fine);
         assert_eq!(of("refused".into()), Sign::Failed);
         assert_eq!(of(JobError::retry_after(SECOND, "busy")), Sign::Failed);
         assert_eq!(of(JobError::new(Class::Timeout, "slow")), Sign::Failed);
@@ -376,6 +381,16 @@ pub(crate) mod tests {
         assert_eq!(of(JobError::snooze(SECOND)), Sign::None);
         assert_eq!(of(JobError::from("locked").blame(&["db"])), Sign::Fine);
         assert_eq!(of(JobError::permanent("login refused").blame(&["smtp"])), Sign::Failed);
+    }
+
+    #[test]
+    fn an_attempt_that_skipped_the_service_shows_nothing_unless_its_error_blames_it() {
+        let of = |result| Sign::of(&result, "smtp", true);
+        assert_eq!(of(Ok(())), Sign::None);
+        assert_eq!(of(Err("no such file".into())), Sign::None);
+        assert_eq!(of(Err(JobError::permanent("no such file"))), Sign::None);
+        assert_eq!(of(Err(JobError::from("locked").blame(&["db"]))), Sign::None);
+        assert_eq!(of(Err(JobError::from("refused").blame(&["smtp"]))), Sign::Failed);
     }
 
     #[tokio::test]

@@ -1,6 +1,13 @@
 //! The checks before an attempt: closed circuits, a slot of its key, a slot of the rate.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use prometheus::IntCounter;
 use tokio::time::{Instant, sleep};
@@ -71,11 +78,19 @@ pub(crate) struct Deferral {
 /// Permission for one attempt.
 #[derive(Debug)]
 pub(crate) struct Admitted {
-    limiter: Arc<Limiter>,
+    pub(crate) circuits: Arc<UsedCircuits>,
     /// The circuits for which it is the probe, one bit each.
     probes: u64,
     /// Released when the last clone of the attempt's context is dropped.
     pub(crate) permits: Vec<KeyedPermit>,
+}
+
+/// The circuits of one attempt, except those that its handler skipped.
+#[derive(Debug)]
+pub(crate) struct UsedCircuits {
+    limiter: Arc<Limiter>,
+    /// The circuits whose service the attempt did not use, one bit each.
+    skipped: AtomicU64,
 }
 
 /// Returns the longest wait of a job in place.
@@ -94,7 +109,8 @@ impl Limiter {
     ) -> Result<Admitted, Deferral> {
         let arrived = Instant::now();
         let slot = RateSlot::of(message, now_ms);
-        let mut admitted = Admitted { limiter: Arc::clone(self), probes: 0, permits: Vec::new() };
+        let circuits = Arc::new(UsedCircuits { limiter: Arc::clone(self), skipped: AtomicU64::new(0) });
+        let mut admitted = Admitted { circuits, probes: 0, permits: Vec::new() };
         for (index, breaker) in self.needs.iter().enumerate() {
             match breaker.admit(backoff::draws().0) {
                 CircuitAdmission::Run => {}
@@ -192,8 +208,18 @@ impl Admitted {
     /// Records the result of the attempt.
     pub(crate) fn ended(mut self, result: &JobResult) {
         let probes = std::mem::take(&mut self.probes);
-        for (index, breaker) in self.limiter.needs.iter().enumerate() {
-            breaker.report(Sign::of(result, breaker.name()), probes >> index & 1 == 1);
+        let skipped = self.circuits.skipped.load(Ordering::Relaxed);
+        for (index, breaker) in self.circuits.limiter.needs.iter().enumerate() {
+            let sign = Sign::of(result, breaker.name(), skipped >> index & 1 == 1);
+            breaker.report(sign, probes >> index & 1 == 1);
+        }
+    }
+}
+
+impl UsedCircuits {
+    pub(crate) fn skip(&self, name: &str) {
+        if let Some(index) = self.limiter.needs.iter().position(|breaker| breaker.name() == name) {
+            self.skipped.fetch_or(1 << index, Ordering::Relaxed);
         }
     }
 }
@@ -201,7 +227,7 @@ impl Admitted {
 impl Drop for Admitted {
     /// An attempt that did not start, or was cut off, is inconclusive.
     fn drop(&mut self) {
-        for (index, breaker) in self.limiter.needs.iter().enumerate() {
+        for (index, breaker) in self.circuits.limiter.needs.iter().enumerate() {
             if self.probes >> index & 1 == 1 {
                 breaker.report(Sign::None, true);
             }

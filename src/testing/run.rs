@@ -94,6 +94,7 @@ pub async fn perform_raw<S: Send + Sync + 'static>(
         tracked: None,
         permit: None,
         permits: Vec::new(),
+        circuits: None,
     });
     Ok(attempt::run(route, handlers.chain.clone(), ctx, None, None).await)
 }

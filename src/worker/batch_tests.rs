@@ -240,6 +240,25 @@ async fn the_failures_of_a_batch_count_against_its_circuit_and_charge_no_attempt
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_batch_that_the_service_refused_for_one_bad_job_does_not_count_against_its_circuit() {
+    async fn refuse(batch: Batch<Row, Table>) -> JobResult {
+        let bad = batch.iter().any(|job| job.payload().0 == 666);
+        if bad { Err(JobError::permanent("column out of range")) } else { Ok(()) }
+    }
+    let (broker, began) = (Broker::memory(), Instant::now());
+    let worker = Worker::new(Table::default())
+        .queue(queue())
+        .circuit_breaker(CircuitBreaker::new("db").failures(5).open_for(3600 * SECOND))
+        .handle_batch_with(hundred(), refuse, |h| h.circuit("db"));
+    let running = start(worker, &broker).await.unwrap();
+    publish(&broker, 600..700).await;
+    idle(&broker).await;
+    running.stop().await.unwrap();
+    assert_eq!(dead_letters(&broker, "rows").await.unwrap().len(), 1);
+    assert!(began.elapsed() < 1800 * SECOND, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attempt_in_a_test_is_a_batch_of_one() {
     let table = Table::default();
     assert_eq!(perform(worker(&table), &Row(1)).await.unwrap(), Outcome::Done);

@@ -214,4 +214,18 @@ impl MailError {
             Self::File { .. } => FailureKind::ServerUnavailable,
         }
     }
+
+    /// Returns whether the mail server, or the mail directory in its place, failed or answered. All other errors come
+    /// before the mail is handed over.
+    #[must_use]
+    pub fn is_of_the_server(&self) -> bool {
+        matches!(
+            self,
+            Self::AddressNotSupported { .. }
+                | Self::Server { .. }
+                | Self::TimedOut { .. }
+                | Self::Unconfirmed { .. }
+                | Self::File { .. }
+        )
+    }
 }

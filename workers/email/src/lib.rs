@@ -14,8 +14,8 @@
 //! | the configuration or the account is refused: TLS, `EHLO`, login, sender, relaying, block lists, quotas; also the same refusal of five recipients in a row | the circuit `smtp` opens: jobs wait, and no attempt is charged; the refused job is retried after 5 minutes, later every hour, for about four days |
 //! | the server received the whole mail and did not reply within ten minutes, or closed the connection | retried after 5 and 10 minutes, then a dead letter with this error |
 //!
-//! A mail goes to all its recipients or to none, and at least once. Its Message-ID is derived from the id of the job or event, so mail
-//! servers and readers can recognise a second copy.
+//! A mail goes to all its recipients or to none, and at least once. Its Message-ID is derived from the id of the job or
+//! event, so mail servers and readers can recognise a second copy.
 
 pub mod address;
 pub mod attachments;

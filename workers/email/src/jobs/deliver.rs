@@ -20,10 +20,23 @@ const UNCONFIRMED_LIMIT: u32 = 3;
 /// Prefix of the error of a job with unconfirmed attempts. The next attempt, in any process, reads their number from it.
 const UNCONFIRMED_PREFIX: &str = "may have been sent before, attempts without an answer: ";
 
-pub(super) async fn deliver(draft: MailDraft, ctx: &Context<Mail>) -> JobResult {
+/// Sends the mail of a job. A job without a valid mail is a dead letter.
+pub(super) async fn deliver<E>(draft: Result<MailDraft, E>, ctx: &Context<Mail>) -> JobResult
+where
+    E: Error + Send + Sync + 'static,
+{
+    let draft = draft.map_err(|error| {
+        ctx.skip_circuit(SMTP);
+        JobError::permanent(error)
+    })?;
     // A cancelled attempt must still report an error, so that the next attempt counts it as unconfirmed.
     let sent = ctx.state().send_until(draft, ctx.job_id(), ctx.cancelled()).await;
-    sent.map_err(|error| job_error(error, ctx.attempt(), unconfirmed_before(ctx.last_error())))
+    sent.map_err(|error| {
+        if !error.is_of_the_server() {
+            ctx.skip_circuit(SMTP);
+        }
+        job_error(error, ctx.attempt(), unconfirmed_before(ctx.last_error()))
+    })
 }
 
 /// Returns the error of a job, of which `unconfirmed` earlier attempts may have sent the mail.

@@ -1,6 +1,6 @@
 //! The job `email.send`, which sends a mail whose text the publisher provides.
 
-use leveret::{Context, Job, JobError, JobResult};
+use leveret::{Context, Job, JobResult};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +72,5 @@ impl SendEmail {
 }
 
 pub(crate) async fn send_email(job: SendEmail, ctx: Context<Mail>) -> JobResult {
-    let draft = job.draft().map_err(JobError::permanent)?;
-    deliver(draft, &ctx).await
+    deliver(job.draft(), &ctx).await
 }

@@ -2,8 +2,8 @@
 
 use std::{path::Path, time::Duration};
 
-use leveret::{Broker, Config, ErrorKind, Job, Outcome, testing};
-use leveret_email::{Mail, MailSettings, OrderConfirmation, SendEmail, worker};
+use leveret::{Broker, CircuitBreaker, Config, ErrorKind, Job, Outcome, testing};
+use leveret_email::{Mail, MailSettings, OrderConfirmation, OrderPlaced, SendEmail, worker};
 
 use crate::{
     files_in, mail_to, settings,
@@ -250,6 +250,44 @@ async fn a_refusal_of_the_configuration_opens_the_circuit_and_the_jobs_wait() {
         assert!(sink.count(verb) <= 2, "{verb}: {:?}", sink.log());
         running.stop().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_job_that_never_reached_the_mail_server_does_not_close_its_circuit() {
+    let sink = Script::default().always("MAIL", "553 5.7.1 sender not owned by this account").start().await;
+    let server = CircuitBreaker::new("smtp").failures(1).open_for(Duration::from_millis(100));
+    let broker = Broker::memory();
+    let running = testing::start(worker(mail_to(&sink)).circuit_breaker(server), &broker).await.unwrap();
+    let is = |series: &str| broker.metrics_text().lines().any(|line| line == series);
+    let until = async |series: &str| {
+        while !is(series) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    broker.publisher().publish(&send_email()).await.unwrap();
+    until(r#"leveret_circuit_state{circuit="smtp"} 2"#).await;
+
+    let no_mail = OrderPlaced {
+        order: 17,
+        customer: "ann@example.org".to_owned(),
+        lines: Vec::new(),
+        total_cents: 0,
+        confirm: false,
+    };
+    broker.publisher().emit(&no_mail).await.unwrap();
+    broker.publisher().publish(&SendEmail::new("ann at example.org", "Hello", "Hello.")).await.unwrap();
+    let with_file = SendEmail { attachments: vec!["invoice-17.pdf".to_owned()], ..send_email() };
+    broker.publisher().publish(&with_file).await.unwrap();
+    for finished in [
+        r#"leveret_jobs_finished_total{job="order.placed",outcome="succeeded",queue="order-mails"} 1"#,
+        r#"leveret_jobs_finished_total{job="email.send",outcome="dead",queue="email"} 1"#,
+        r#"leveret_jobs_finished_total{job="email.send",outcome="retried",queue="email"} 2"#,
+    ] {
+        until(finished).await;
+        assert!(!is(r#"leveret_circuit_state{circuit="smtp"} 0"#), "{finished}");
+    }
+    assert_eq!(sink.count("MAIL"), 1, "{:?}", sink.log());
+    running.stop().await.unwrap();
 }
 
 #[tokio::test]
