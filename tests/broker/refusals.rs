@@ -62,6 +62,30 @@ async fn a_missing_right_on_one_exchange_costs_publishes_to_others_their_confirm
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_the_broker_forbids_costs_other_publishes_their_confirms_only_once() {
+    let vhost = shared_node().await.vhost().await;
+    let owner = Place::at(&vhost.url(), "topics");
+    owner.declare().await;
+    let user = unique("emitter");
+    let publisher = Permissions { configure: "^$", write: r"^leveret\.v1\.(jobs|topics)$", read: "^$" };
+    vhost.node().add_user(&user, "secret", vhost.name(), publisher).await.unwrap();
+    let permitted = ["set_topic_permissions", "--vhost", vhost.name(), &user, "leveret.v1.topics", r"^order\.", ".*"];
+    vhost.node().ctl(&permitted).await.unwrap();
+    let amqp_url = vec![vhost.url_for(&user, "secret")];
+    let emitter = Broker::amqp(Config { amqp_url, topology: TopologyMode::Verify, ..Config::default() }).unwrap();
+    let forbidden = || emitter.publisher().emit_raw("billing.x", "{}").into_future();
+    let first = forbidden().await.unwrap_err();
+    assert!(matches!(first, PublishError::Refused { .. }), "{first}");
+    emitter.publisher().emit_raw("order.placed", "{}").await.unwrap();
+    for _ in 0..3 {
+        let (confirmed, refused) = among_others(&emitter, &owner.queue, forbidden()).await;
+        assert_eq!(confirmed, NEIGHBOURS);
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("billing.x") && refused.contains("refused for user"), "{refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_over_the_brokers_own_size_limit_costs_others_their_confirms_only_once() {
     let node = Node::start(NodeOptions::default().config("max_message_size = 65536")).await;
     let place = Place::at(&node.url(), "sizes");

@@ -17,6 +17,8 @@ const WORKERS: usize = 3;
 /// The speed of the schedules' time.
 const TIMES: u32 = 20;
 const KILLING: Duration = Duration::from_secs(25);
+/// A busy machine takes longer for them.
+const KILLS: u32 = 20;
 
 async fn of(stage: &Stage) -> BTreeMap<String, Token> {
     let all = tokens(&stage.broker).await.unwrap_or_default().into_iter();
@@ -44,7 +46,7 @@ async fn leaders_killed_at_random_lose_no_time_and_a_doubled_one_has_the_same_id
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let (mut random, mut kills, began) = (Rng::with_seed(seed), 0, Instant::now());
-    while began.elapsed() < KILLING {
+    while began.elapsed() < KILLING || kills < KILLS {
         sleep(Duration::from_millis(random.u64(50..800))).await;
         let tokens = of(&stage).await;
         let token = &tokens[&names[random.usize(..SCHEDULES)]];
@@ -74,5 +76,5 @@ async fn leaders_killed_at_random_lose_no_time_and_a_doubled_one_has_the_same_id
         (fires, doubled, leaders) = (fires + account.times, doubled + account.doubled, leaders + token.epoch);
     }
     println!("{kills} kills, {leaders} leaders, {fires} times, 0 lost, {doubled} doubled under the same id");
-    assert!(fires >= 2_000 && kills >= 20, "{fires} times, {kills} kills");
+    assert!(fires >= 2_000, "{fires} times");
 }

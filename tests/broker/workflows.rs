@@ -13,13 +13,14 @@ use leveret::{
     testing::start,
     workflow::{END, JobSpec, START, StartError, StepEnd, StepOutcome, StepRef, Workflow},
 };
-use leveret_harness::{RawClient, eventually, shared_node};
+use leveret_harness::{RawClient, eventually, python, shared_node};
 use serde::{Deserialize, Serialize};
 
 use crate::support::{LONG, Place};
 
 const FULL: &str = r#"{"max-length": 0, "overflow": "reject-publish"}"#;
 const WORKFLOWS: &str = "leveret.v1.workflows";
+const PAGE: &str = include_str!("../../docs/src/workflows.md");
 
 #[derive(Serialize, Deserialize, Job)]
 #[job(name = "count", queue = "counts")]
@@ -104,4 +105,22 @@ async fn a_workflow_is_started_where_no_worker_has_declared_anything() {
     assert_eq!(types, [START]);
     let read: Workflow = serde_json::from_slice(&last).unwrap();
     assert!(read.is_same_as(&workflow));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workflow_is_started_by_the_python_program_of_the_book() {
+    let vhost = shared_node().await.vhost().await;
+    let place = Place::at(&vhost.url(), "python");
+    place.declare().await;
+    let (_, snippet) = PAGE.split_once("```python\n").unwrap();
+    let (snippet, _) = snippet.split_once("```").unwrap();
+    let mut program = python().await;
+    program.args(["-c", snippet]).env("AMQP_URL", vhost.url());
+    let started = tokio::task::block_in_place(|| program.output()).unwrap();
+    assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+    let (types, last) = taken(&place.raw().await).await;
+    assert_eq!(types, [START]);
+    let read: Workflow = serde_json::from_slice(&last).unwrap();
+    read.check().unwrap();
+    assert_eq!((read.workflow_id(), read.step_list().len()), (Some("order-17"), 2));
 }

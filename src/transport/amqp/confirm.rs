@@ -7,7 +7,10 @@ use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapin::{Channel, Confirmation, ErrorKind, message::BasicReturnMessage, types::ShortString};
 use tokio::sync::oneshot;
 
-use crate::{message::Message, transport::SendError};
+use crate::{
+    message::Message,
+    transport::{SendError, amqp::refused::topic_in},
+};
 
 /// The answer to a caller of the publishing task.
 pub(super) type Answer = Result<(), Failure>;
@@ -101,9 +104,13 @@ impl Resolved {
     /// Answers the caller. If the broker closed the channel because of the only publish in flight, its exchange or its
     /// size, that publish was refused.
     pub(super) fn answer(self, alone: bool) {
-        let about = |text: &str| {
-            text.contains(&format!("'{}'", shown(&self.target.exchange)))
-                || text.contains(&format!("message size {} ", self.size))
+        let about = |text: &str| match topic_in(text) {
+            // The text names the exchange too, and other topics of it are not refused.
+            Some(refused) => refused == (self.target.exchange.as_str(), self.target.key.as_str()),
+            None => {
+                text.contains(&format!("'{}'", shown(&self.target.exchange)))
+                    || text.contains(&format!("message size {} ", self.size))
+            }
         };
         let answer = match self.verdict {
             Verdict::Confirmed => Ok(()),
@@ -198,6 +205,21 @@ mod tests {
             now.into_iter().chain(later).for_each(|resolved| resolved.answer(false));
             assert_eq!((returned_id(a_answer), returned_id(b_answer).as_deref()), (None, Some("b")));
         }
+    }
+
+    #[test]
+    fn of_the_publishes_that_a_refused_topic_takes_along_only_its_own_is_refused() {
+        let text =
+            "ACCESS_REFUSED - write access to topic 'bad' in exchange topic 'e' in vhost '/' refused for user 'u'";
+        let answer_to = |key: &str| {
+            let (mut resolved, mut answered) = resolved("a", None);
+            resolved.target.key = key.into();
+            resolved.verdict = Verdict::Lost(Some(text.to_owned()));
+            resolved.answer(false);
+            answered.try_recv().unwrap()
+        };
+        assert!(matches!(answer_to("bad"), Err(Failure::Other(SendError::Refused(_)))));
+        assert!(matches!(answer_to("good"), Err(Failure::Other(SendError::Uncertain))));
     }
 
     #[test]

@@ -235,6 +235,12 @@ pub(super) async fn refusable(name: String, command: impl Future<Output = lapin:
 
 /// Returns whether the broker's text on a failed precondition means other arguments. A reached limit and an unknown
 /// argument have the same reply code.
+/// Returns the permission that a refused binding lacks, if the broker names it. A declaration lacks configure.
+fn missing_permission(detail: &str) -> Option<&str> {
+    let (before, _) = detail.split_once(" access to ")?;
+    before.rsplit(' ').next().filter(|permission| ["read", "write"].contains(permission))
+}
+
 pub(super) fn is_mismatch(detail: &str) -> bool {
     detail.contains("inequivalent arg")
 }
@@ -278,10 +284,13 @@ impl From<Refused> for OpenError {
                 let remedy = "Enable it on the cluster: rabbitmqctl enable_feature_flag all";
                 Self::Fatal(Error::Undeclarable { name, detail, remedy })
             }
-            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Self::Passing(format!(
-                "{name}: {detail}. Grant configure permission, or declare the topology as another user and start with \
-                 LEVERET_TOPOLOGY=verify"
-            )),
+            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Self::Passing(match missing_permission(&detail) {
+                Some(permission) => format!("{name}: {detail}. Grant {permission} permission on it"),
+                None => format!(
+                    "{name}: {detail}. Grant configure permission (for a binding, write on its queue and read on its \
+                     exchange), or declare the topology as another user and start with LEVERET_TOPOLOGY=verify"
+                ),
+            }),
             AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => Self::Passing(format!("{name}: {detail}")),
         }
     }

@@ -212,8 +212,15 @@ impl Amqp {
     pub(crate) async fn open_event_log(&self, start: Start) -> Result<AmqpSession, OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
         let topology = &self.setup.topology;
-        let session = AmqpSession::open_stream_at(up, &topology.event_log(), start).await?;
-        Ok(session.with_topics(short(&topology.topics()), self.setup.config.payload_limit))
+        let session = AmqpSession::open_stream_at(Arc::clone(&up), &topology.event_log(), start).await?;
+        let session = session.with_topics(short(&topology.topics()), self.setup.config.payload_limit);
+        if self.setup.mode == TopologyMode::Verify {
+            return Ok(session);
+        }
+        // Without its binding the stream gets no events, and its readers see no error.
+        let binding = Plan { queues: Vec::new(), ..topology.of_event_log() };
+        let redeclaring = redeclare::repeatedly(up, self.publishing.reconnector(), Arc::clone(&self.setup), binding);
+        Ok(session.with_task(AbortOnDropHandle::new(tokio::spawn(redeclaring))))
     }
 
     pub(crate) async fn ensure(&self, plan: &Plan) -> Result<(), OpenError> {

@@ -1,8 +1,8 @@
 //! A connection that inspects a broker, for diagnostic tools; `leveret doctor` uses it.
 //!
 //! Unlike [`Broker`](crate::Broker) it does not reconnect, and it returns every refusal with its reason. It declares,
-//! publishes and removes nothing, unless it is asked to delete a queue or a binding. It requeues the dead letters that it reads, which the broker counts as one more
-//! delivery of each.
+//! publishes and removes nothing, unless it is asked to delete a queue or a binding. It requeues the dead letters that
+//! it reads, which the broker counts as one more delivery of each.
 
 mod refusal;
 mod remove;

@@ -309,7 +309,7 @@ impl Task {
             Verdict::Lost(Some(text)) => self.refused.learn(text, Instant::now()),
             Verdict::Lost(None) => {}
             Verdict::Confirmed | Verdict::Nacked | Verdict::Returned(_) => {
-                self.refused.accepted(&resolved.target.exchange);
+                self.refused.accepted(&resolved.target.exchange, &resolved.target.key);
             }
         }
         resolved.answer(true);
@@ -350,7 +350,11 @@ impl Task {
                 Wakeup::Request(mut next) => {
                     ended |= next.is_none();
                     while let Some(request) = next {
-                        match self.refused.admit(&request.exchange, request.message.body.len(), Instant::now) {
+                        match self.refused.admit(
+                            (&request.exchange, &request.key),
+                            request.message.body.len(),
+                            Instant::now,
+                        ) {
                             SendDecision::Send => send(&mut in_flight, request, |request| publish(channel, request)),
                             SendDecision::SendAlone => self.alone.push(publish_alone(Arc::clone(up), request).boxed()),
                             SendDecision::Refuse(text) => request.answer(SendError::Refused(text)),

@@ -1,4 +1,4 @@
-//! Keeps a worker's queue bound while it is consumed.
+//! Keeps a worker's queue bound while it is consumed, and the log of events while it is read.
 //!
 //! If an operator deletes an exchange, the next process that publishes to it declares it again, but without the
 //! bindings of queues that this process does not know. A worker knows its own queues, and repeats their declaration.
@@ -25,7 +25,7 @@ const SOON: Duration = Duration::from_secs(1);
 /// hand.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
-/// Repeats the declaration of a queue until it is dropped.
+/// Repeats a declaration until it is dropped.
 pub(super) async fn repeatedly(up: Arc<LiveConnection>, publishing: Arc<Reconnector>, setup: Arc<Setup>, plan: Plan) {
     // The channel is kept, because lapin does not reuse a channel id after the broker has closed the channel.
     let (mut channel, mut pause) = (None, REPEATED_EVERY);

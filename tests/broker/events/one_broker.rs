@@ -1,5 +1,8 @@
 //! Events on RabbitMQ alone: foreign publishers, lost connections, queues that are gone.
 
+use leveret::event_log::{self, EventLog, Start};
+use tokio::time::timeout;
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -86,4 +89,20 @@ async fn an_event_that_outlasts_the_queue_of_its_process_counts_as_no_lost_ack()
     let text = broker.metrics_text();
     let counted = text.lines().find(|line| line.starts_with("leveret_acks_lost_total{queue=\"each-process\"}"));
     assert_eq!(counted, Some("leveret_acks_lost_total{queue=\"each-process\"} 0"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_whose_exchange_is_deleted_is_bound_again_while_it_is_read() {
+    let test = Test::new(crate::contract::on_rabbitmq("unbound-log").await).await;
+    event_log::declare(&test.place.broker).await.unwrap();
+    let mut log = EventLog::open(&test.place.broker, Start::First).await.unwrap();
+    test.place("before").await;
+    assert_eq!(log.next().await.unwrap().topic(), Placed::TOPIC);
+    let client = RawClient::connect(test.url()).await.unwrap();
+    client.delete_exchange("leveret.v1.topics").await.unwrap();
+    eventually("the log has events again", LONG, async || {
+        test.place("after").await;
+        timeout(Duration::from_millis(200), log.next()).await.is_ok()
+    })
+    .await;
 }
