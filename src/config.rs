@@ -323,6 +323,37 @@ pub fn setting(argument: clap::Arg) -> clap::Arg {
     if is_named { argument.value_name(variable.to_string_lossy().into_owned()) } else { argument }
 }
 
+/// Makes the parser of a list whose items are separated by commas, from the parser of an item. Spaces around an item
+/// are no part of it, and empty items are left out.
+///
+/// The argument has the type `Vec<Box<[T]>>`: a list for each time that its flag is given.
+///
+/// ```
+/// #[derive(clap::Parser)]
+/// struct Settings {
+///     #[arg(long = "port", value_parser = leveret::comma_list(port))]
+///     ports: Vec<Box<[u16]>>,
+/// }
+///
+/// fn port(text: &str) -> Result<u16, String> {
+///     text.parse().map_err(|_| "expected a port".to_owned())
+/// }
+/// # use clap::Parser;
+/// let settings = Settings::parse_from(["worker", "--port", "80, 443,", "--port", "8080"]);
+/// assert_eq!(settings.ports.concat(), [80, 443, 8080]);
+/// let error = Settings::try_parse_from(["worker", "--port", "80, http"]).err().unwrap().to_string();
+/// assert!(error.contains(r#""http": expected a port"#));
+/// ```
+#[cfg(feature = "clap")]
+pub fn comma_list<T: 'static>(
+    item: impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static,
+) -> impl Fn(&str) -> Result<Box<[T]>, String> + Clone + Send + Sync + 'static {
+    move |text: &str| {
+        let items = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+        items.map(|text| item(text).map_err(|reason| format!("{text:?}: {reason}"))).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,6 +368,24 @@ mod tests {
             let error = crate::Broker::amqp(config).unwrap_err().to_string();
             assert!(error.starts_with("LEVERET_NAMESPACE: ") && error.contains("not a namespace"), "{error}");
         }
+    }
+
+    #[cfg(feature = "clap")]
+    #[test]
+    fn a_list_has_its_items_without_spaces_around_them_and_no_empty_one() {
+        let names = comma_list(|name| Ok(name.to_owned()));
+        for (text, items) in [
+            ("a", &["a"][..]),
+            ("a,b", &["a", "b"]),
+            (" a , b c,\n", &["a", "b c"]),
+            (",a,,b,", &["a", "b"]),
+            (" , ", &[]),
+            ("", &[]),
+        ] {
+            assert_eq!(names(text).unwrap().to_vec(), items, "{text:?}");
+        }
+        let numbers = comma_list(|number| number.parse::<u8>().map_err(|error| error.to_string()));
+        assert!(numbers("1, 256").unwrap_err().starts_with("\"256\": "));
     }
 
     #[test]

@@ -104,15 +104,19 @@ pub trait JobOutput: Job {
 ///
 /// | argument | default | meaning |
 /// |---|---|---|
-/// | `name = "email.send"` | required | The name on the wire: 1 to 128 of the characters a-z, 0-9, `_`, `.` and `-`. After a rename, jobs queued under the old name find no handler. |
+/// | `name = "email.send"` | required | The name on the wire: 1 to 128 of the characters a-z, 0-9, `_`, `.` and `-`. |
 /// | `queue = "email"` | required | The queue that jobs are published to: 1 to 255 bytes without control characters. |
-/// | `lanes` | no lanes | The queue has lanes by priority ([`Queue::lanes`](crate::Queue::lanes)), and publishers put each job into its own. |
-/// | `schema` | no schema | The catalogue of jobs gets the type's [`JsonSchema`](https://docs.rs/schemars), so that payloads can be checked before they are published by name. The crate schemars must be a dependency. |
+/// | `lanes` | no lanes | The queue has [lanes](crate::Queue::lanes), and publishers put each job into its own. |
+/// | `schema` | no schema | The catalogue of jobs gets the type's [`JsonSchema`](https://docs.rs/schemars). |
 /// | `schema = path::to::function` | no schema | The same with a schema from a function `fn() -> serde_json::Value`. |
-/// | `output = Quote` | no result | The type of the result, for [requests](crate::Publisher::request): it implements [`JobOutput`]. |
+/// | `output = Quote` | no result | The type of the result of [requests](crate::Publisher::request): a [`JobOutput`]. |
 /// | `crate = path::to::leveret` | `::leveret` | The path of this crate, for crates that re-export it. |
 ///
-/// A name or a queue is a string literal, so that the compiler can check it. For a constant, implement the trait by hand.
+/// A name or a queue is a string literal, so that the compiler can check it. For a constant, implement the trait by
+/// hand. After a rename, jobs queued under the old name find no handler.
+///
+/// With a schema, payloads can be checked before they are published by name. The argument `schema` without a path
+/// requires the crate schemars as a dependency.
 ///
 /// ```
 /// use leveret::Job;

@@ -126,7 +126,7 @@ mod worker;
 pub mod workflow;
 
 #[cfg(feature = "clap")]
-pub use crate::config::setting;
+pub use crate::config::{comma_list, setting};
 #[cfg(feature = "health")]
 pub use crate::health_server::HealthServer;
 #[doc(hidden)]

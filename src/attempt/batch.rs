@@ -188,14 +188,14 @@ impl<J, S> BatchJob<J, S> {
         &self.ctx
     }
 
-    /// Says that this job failed, with what a handler of one job would return. The last word counts. It is forgotten if the
-    /// handler returns an error for the whole batch.
+    /// Marks this job as failed with the error that a handler of one job would return. The last call wins. An error of
+    /// the whole batch replaces it.
     pub fn fail(&self, error: impl Into<JobError>) {
         *self.failure.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.into());
     }
 
-    /// Keeps the result of this job, for its last [status update](crate::status_update) and for who
-    /// [requested](crate::Publisher::request) it.
+    /// Sets the result for the last [status update](crate::status_update) and for the reply to a
+    /// [request](crate::Publisher::request).
     pub fn keep_result(&self, result: &impl Serialize) {
         keep(&self.ctx.result_keeper(), result);
     }

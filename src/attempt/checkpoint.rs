@@ -7,7 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     attempt::context::Context,
     error::{Class, JobError, JobResult},
-    message::{COPY_HEADER_LIMIT, Message, header, republish::ERROR_TEXT_LIMIT, text},
+    message::{COPY_HEADER_LIMIT, Message, header, republish::ERROR_TEXT_LIMIT, text, undecoded},
 };
 
 /// The largest checkpoint, in bytes of JSON.
@@ -58,8 +58,8 @@ pub enum CheckpointError {
     #[error("the checkpoint does not serialise")]
     Encode(#[source] serde_json::Error),
     /// The saved checkpoint does not decode as the requested type.
-    #[error("the checkpoint does not decode as the requested type")]
-    Decode(#[source] serde_json::Error),
+    #[error("the checkpoint does not decode as the requested type: {0}")]
+    Decode(String),
     /// It is too large for the headers of a copy. Keep the data in a file or a database, and its name in the checkpoint.
     #[error(
         "the checkpoint has {size} bytes, and {limit} are allowed: keep the data in a file or a database, and its name in \
@@ -83,14 +83,18 @@ impl<S> Context<S> {
     pub fn checkpoint<T: DeserializeOwned>(&self) -> Result<Option<T>, CheckpointError> {
         let saved = self.inner.received.checkpoint.saved();
         let json = saved.as_deref().or_else(|| of_message(self.message()));
-        json.map(serde_json::from_str).transpose().map_err(CheckpointError::Decode)
+        let decode = |json: &str| {
+            let decoded = serde_json::from_str(json);
+            decoded.map_err(|error| CheckpointError::Decode(undecoded::reason(&error, json.as_bytes())))
+        };
+        json.map(decode).transpose()
     }
 
     /// Keeps `position` for the job's next attempt. It replaces the checkpoint before it, and is at most 16 KiB of JSON.
     ///
-    /// The checkpoint stays in this process until the worker publishes a copy of the job: at a retry, at a snooze, when it
-    /// hands the job back at its drain timeout, and in a dead letter, whose replay goes on from there. A process that is
-    /// killed loses what came after the last copy. [`yield_with`](Self::yield_with) makes a copy at once.
+    /// The checkpoint stays in this process until the worker publishes a copy of the job: at a retry, at a snooze, when
+    /// it requeues the job at its drain timeout, and in a dead letter, whose replay goes on from there. A process that
+    /// is killed loses what came after the last copy. [`yield_with`](Self::yield_with) makes a copy at once.
     ///
     /// ```
     /// # use leveret::{Context, JobResult};
@@ -107,8 +111,8 @@ impl<S> Context<S> {
     /// # let _ = import;
     /// ```
     ///
-    /// A queue of which only one consumer is active hands its jobs back without a copy, so that they keep their order: there
-    /// a stop loses the checkpoint.
+    /// On a queue with a single active consumer, a worker that stops requeues its jobs without a copy, so that they
+    /// keep their order. There a stop loses the checkpoint.
     ///
     /// # Errors
     ///

@@ -13,9 +13,10 @@ use crate::{
 
 /// Handles jobs of type `J` in a worker whose state is `S`.
 ///
-/// Every `async fn(J, Context<S>) -> Result<T, E>` is a handler if `E` converts into [`JobError`] and `T` is the result:
-/// `()`, or a value that serialises to JSON. The last [status update](crate::status_update) of a tracked job has the
-/// result, up to 64 KiB, and so has the reply to a [request](crate::Publisher::request). A type that needs fields of its own implements the trait by hand.
+/// Every `async fn(J, Context<S>) -> Result<T, E>` is a handler if `E` converts into [`JobError`] and `T` is the
+/// result: `()`, or a value that serialises to JSON. The last [status update](crate::status_update) of a tracked job
+/// has the result, up to 64 KiB, and so has the reply to a [request](crate::Publisher::request). A type that needs
+/// fields of its own implements the trait by hand.
 ///
 /// When the attempt times out, the worker drops the future at the `.await` that it has reached.
 ///

@@ -6,7 +6,8 @@ use crate::{error::Error, topology::delay::Wait};
 
 /// The delays between the attempts of a failed job, and their number.
 ///
-/// The default is [`exponential`](Self::exponential). Attempts are counted from 1.
+/// The default is [`exponential`](Self::exponential). Attempts are counted from 1. A delay without jitter is rounded up
+/// to a multiple of 100 ms, and is at most ten years less a day. A delay with jitter is at most 155 days.
 ///
 /// ```
 /// use std::time::Duration;
@@ -52,14 +53,14 @@ impl RetryPolicy {
         Self { curve, max_attempts: 20, misfit: None }
     }
 
-    /// Waits exactly the same time after each attempt; 20 attempts.
+    /// Waits the same time after each attempt; 20 attempts.
     #[must_use]
     pub fn fixed(delay: Duration) -> Self {
         Self { curve: Curve::Fixed(delay), max_attempts: 20, misfit: None }
     }
 
-    /// Waits exactly the time that `delay` returns for the failed attempt (from 1); 20 attempts. If it panics, the job
-    /// is dead-lettered with the kind `panic`.
+    /// Waits the time that `delay` returns for the failed attempt (from 1); 20 attempts. If it panics, the job is
+    /// dead-lettered with the kind `panic`.
     #[must_use]
     pub fn custom(delay: impl Fn(u32) -> Duration + Send + Sync + 'static) -> Self {
         Self { curve: Curve::Custom(Arc::new(delay)), max_attempts: 20, misfit: None }
@@ -98,8 +99,8 @@ impl RetryPolicy {
         self
     }
 
-    /// Makes the exponential policy's delays exact. Jobs that failed together are then retried together. The delays of
-    /// other policies are always exact.
+    /// Removes the jitter of the exponential policy. Jobs that failed together are then retried together. Other
+    /// policies have no jitter.
     #[must_use]
     pub fn without_jitter(mut self) -> Self {
         if let Curve::Exponential { jitter, .. } = &mut self.curve {

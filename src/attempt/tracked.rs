@@ -36,7 +36,7 @@ impl StatusUpdate {
             id: JobId::from(received.tracking_id(queue)),
             job: message.job_name().unwrap_or_default().to_owned(),
             queue: queue.name().to_owned(),
-            origin: Some(message.origin().into_owned()),
+            origin: Some(message.origin_digest()),
             label: message.label().map(str::to_owned),
             priority: *message.properties.priority(),
             attempt: envelope.attempt,
@@ -138,8 +138,11 @@ impl Tracked {
     /// Keeps the handler's result.
     pub(crate) fn keep_result(&self, result: &impl Serialize) {
         let mut report = self.lock();
-        // A result that does not serialise counts as none.
-        let value = serde_json::to_value(result).unwrap_or_default();
+        let value = serde_json::to_value(result).unwrap_or_else(|error| {
+            let error = error.to_string();
+            tracing::warn!(job_id = self.received.id(), error, "the result is no JSON: it counts as none");
+            serde_json::Value::Null
+        });
         let size = serde_json::to_vec(&value).map_or(0, |bytes| bytes.len());
         if size > RESULT_LIMIT {
             tracing::warn!(

@@ -49,7 +49,7 @@ impl RawEvent {
         self.message.job_name().unwrap_or_default()
     }
 
-    /// Returns the payload: of a CloudEvent its data, or `null` without any.
+    /// Returns the payload. For a CloudEvent that is its data, or `null` if it has none.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         &self.message.body

@@ -40,10 +40,10 @@ impl Subscription {
     /// Creates a subscription of each process: every process gets every event that is emitted while it is connected, for
     /// caches and the like.
     ///
-    /// The queue belongs to the connection. Events that are emitted while the process is down or disconnected are missed.
-    /// An event has one attempt. A failed event is logged, counted as `dropped`, and neither retried nor dead-lettered; so
-    /// is an event that a limit would delay. The broker keeps the last 10,000 waiting events, or those of
-    /// [`keep_last`](Self::keep_last).
+    /// The queue belongs to the connection. Events that are emitted while the process is down or disconnected are
+    /// missed. An event has one attempt. A failed event is logged, counted as `dropped`, and neither retried nor
+    /// dead-lettered; so is an event that a limit would delay. The broker keeps the last 10,000 waiting events, or the
+    /// number set by [`keep_last`](Self::keep_last).
     ///
     /// All such handlers of a worker share one queue. [`retry`](Self::retry), [`snooze_limit`](Self::snooze_limit) and
     /// [`single_active`](Self::single_active) have no effect.
@@ -67,10 +67,12 @@ impl Subscription {
         self
     }
 
-    /// Keeps so many waiting events, at least 1. The broker drops the oldest without dead-lettering it.
+    /// Limits the queue to this number of waiting events, at least 1. The broker drops the oldest without
+    /// dead-lettering it.
     ///
-    /// The limit holds for waiting events, not for delivered ones. What a worker rejects because no copy can be made is
-    /// dropped too. RabbitMQ refuses to change the number of a queue that exists; delete the queue first.
+    /// The limit holds for waiting events, not for delivered ones. The broker also drops events that a worker rejects
+    /// because it cannot publish a copy. RabbitMQ refuses to change the number of a queue that exists; delete the queue
+    /// first.
     pub fn keep_last(self, events: u32) -> Self {
         self.set(|mut queue| {
             let declaration = queue.declaration().clone().keep_last(events);

@@ -3,10 +3,18 @@
 
 use std::borrow::Cow;
 
+use uuid::Uuid;
+
 use crate::message::{LONGEST_NAME, LONGEST_ORIGIN, Message, header, text};
 
 /// The end of the name of the exchange of events, in every namespace.
 pub(crate) const TOPICS: &str = ".topics";
+
+/// Returns the digest of an origin, which stands in status updates and in the stores that hold them. The origin itself is
+/// a secret, and more programs may read status updates than jobs.
+pub(crate) fn digest_of(origin: &str) -> String {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, origin.as_bytes()).to_string()
+}
 
 /// Returns the id under which status updates and cancellations know an event in a subscription.
 pub(crate) fn id_in(subscription: &str, id: &str) -> String {
@@ -48,5 +56,9 @@ impl Message {
         let times = [self.enqueued_at(), *self.properties.timestamp()].map(|at| at.unwrap_or_default().to_be_bytes());
         let hashed = hash(hash(0xcbf2_9ce4_8422_2325, &times.concat()), &self.body);
         format!("body-{hashed:016x}").into()
+    }
+
+    pub(crate) fn origin_digest(&self) -> String {
+        digest_of(&self.origin())
     }
 }

@@ -1,8 +1,8 @@
 //! A job's slot before a rate limit, stored in the header `leveret-slot` while the job waits in the broker.
 //!
-//! Publishers may write this header too. A slot of [`HandlerOptions::rate`](crate::HandlerOptions::rate) only sets when the job is
-//! delivered again, so a forged slot gains nothing. A slot of a shared limit was leased from the store. It has a proof,
-//! keyed with a secret that the store keeps beside the limit and that no publisher knows.
+//! Publishers may write this header too. A slot of [`HandlerOptions::rate`](crate::HandlerOptions::rate) only sets when
+//! the job is delivered again, so a forged slot gains nothing. A slot of a shared limit was leased from the store. It
+//! has a proof, keyed with a secret that the store keeps beside the limit and that no publisher knows.
 
 #[cfg(feature = "worker")]
 use std::hash::Hasher;

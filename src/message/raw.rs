@@ -115,6 +115,13 @@ impl RawMessage {
         self.0.origin().into_owned()
     }
 
+    /// Returns the digest of the origin, as the job's status updates have it
+    /// ([`StatusUpdate::origin`](crate::status_update::StatusUpdate::origin)).
+    #[must_use]
+    pub fn origin_digest(&self) -> String {
+        self.0.origin_digest()
+    }
+
     /// Returns the step of a workflow that the job is; `None` for a job that was published by itself.
     #[must_use]
     pub fn step(&self) -> Option<StepRef> {

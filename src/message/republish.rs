@@ -26,8 +26,8 @@ const OUTDATED: [&str; 8] = [
     header::BATCH,
 ];
 const DROPPED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
-/// The longest error text in `leveret-error`, in bytes.
-pub(crate) const ERROR_TEXT_LIMIT: usize = 4 * 1024;
+/// The longest text of an error in the header `leveret-error`, in bytes.
+pub const ERROR_TEXT_LIMIT: usize = 4 * 1024;
 
 /// The reason for a copy; it decides which headers change.
 #[derive(Clone, Debug)]

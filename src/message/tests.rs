@@ -90,6 +90,18 @@ fn texts_of_publishers_are_read_up_to_the_length_that_workers_write() {
 }
 
 #[test]
+fn what_status_updates_show_of_an_origin_does_not_reveal_it_and_any_client_can_compute_it() {
+    let origin = "9f86d081884c4d63a1b2c3d4e5f60718";
+    let digest = message(&[(header::ORIGIN, text(origin))]).origin_digest();
+    // Python: uuid.uuid5(uuid.NAMESPACE_OID, origin)
+    assert_eq!(digest, "e89a8946-bc23-52b8-8478-5de2e92660e8");
+    let (new, queued) =
+        crate::NewJob::raw("email.send", "email", "{}").track().into_queued(std::time::SystemTime::now());
+    assert!(!serde_json::to_string(&queued).unwrap().contains(new.origin().unwrap()));
+    assert_eq!(queued.origin, new.origin().map(origin::digest_of));
+}
+
+#[test]
 fn copies_keep_the_origin_of_a_tracked_job_and_other_jobs_with_its_id_do_not_have_it() {
     let tracked = |headers: &[(&str, AMQPValue)]| {
         let mut message = message(headers);

@@ -16,7 +16,11 @@ pub(crate) fn reason(error: &Error, payload: &[u8]) -> String {
     if !error.is_data() {
         return text;
     }
-    let place = format!(" at line {} column {}", error.line(), error.column());
+    // The value of a JSON that was parsed before has no place.
+    let place = match error.line() {
+        0 => String::new(),
+        line => format!(" at line {line} column {}", error.column()),
+    };
     let said = text.strip_suffix(&place).unwrap_or(&text);
     // A field name may have any content and any length.
     let said = &said[..said.floor_char_boundary(said.len().min(64 * LONGEST))];

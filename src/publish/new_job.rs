@@ -17,6 +17,7 @@ use crate::publish::{
 use crate::{
     error::PublishError,
     job::{Job, JobId},
+    message::origin::digest_of,
     time::{at_unix_ms, millis, unix_ms},
     tracking::status_update::{StatusUpdate, Transition},
 };
@@ -113,8 +114,8 @@ impl NewJob {
         &self.name
     }
 
-    /// Returns the value that distinguishes a tracked job from others with the same id, for a
-    /// [`StatusUpdate`](crate::tracking::status_update::StatusUpdate::origin). It is `None` before
+    /// Returns the value that distinguishes a tracked job from others with the same id. Status updates have its digest
+    /// ([`StatusUpdate::origin`](crate::tracking::status_update::StatusUpdate::origin)). It is `None` before
     /// [`into_queued`](Self::into_queued) or [`into_stored`](Self::into_stored) has generated it; otherwise each publish
     /// generates its own. The value is random, so a publisher that knows only a job's id cannot publish a message as
     /// that job.
@@ -290,7 +291,7 @@ impl NewJob {
             id,
             job: self.name.to_string(),
             queue: self.queue.to_string(),
-            origin: options.origin.clone(),
+            origin: options.origin.as_deref().map(digest_of),
             label: options.label.clone(),
             priority: options.priority,
             attempt: 1,

@@ -184,7 +184,7 @@ pub(super) async fn publish(publisher: &Publisher, unique: UniqueKey, new: NewJo
     let (job, if_taken) = (new.name.clone(), new.options.if_taken.unwrap_or_default());
     let keys = unique.store(publisher)?;
     let (id, target, message) = new.into_message(publisher.broker.config().payload_limit, publisher.now_ms())?;
-    let (key, origin) = (format!("{job}/{}", unique.key), message.origin().into_owned());
+    let (key, origin) = (format!("{job}/{}", unique.key), message.origin_digest());
     if let Claimed::By(id) = claim(publisher, keys, &key, (&id, &origin), if_taken).await? {
         return match if_taken {
             IfTaken::Existing => Ok(id),

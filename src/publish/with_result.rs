@@ -9,6 +9,7 @@ use crate::publish::{builder::Publish, publisher::Publisher, unique::IfTaken};
 use crate::{
     error::PublishError,
     job::JobId,
+    message::{origin::digest_of, undecoded},
     tracking::{results::ResultWaiter, status_update::Transition},
 };
 
@@ -43,7 +44,7 @@ impl IntoFuture for PublishWithResult {
                 return Err(PublishError::Invalid { what: "if_taken", value: "Existing".to_owned(), reason });
             }
             let id = new.identify();
-            let waiter = subscribe(&publisher, &id, new.origin().unwrap_or_default()).await?;
+            let waiter = subscribe(&publisher, &id, &digest_of(new.origin().unwrap_or_default())).await?;
             publisher.publish_now(new).await?;
             Ok(PublishedJob { id, waiter })
         })
@@ -122,7 +123,11 @@ impl PublishedJob {
         match self.waiter.end().await {
             Some(Transition::Succeeded { too_large: Some(bytes), .. }) => Err(ResultError::TooLarge { id, bytes }),
             Some(Transition::Succeeded { result, .. }) => {
-                serde_json::from_value(result.unwrap_or_default()).map_err(|source| ResultError::Decode { id, source })
+                let result = result.unwrap_or_default();
+                T::deserialize(&result).map_err(|error| {
+                    let reason = undecoded::reason(&error, result.to_string().as_bytes());
+                    ResultError::Decode { id, reason }
+                })
             }
             Some(Transition::Duplicate) => {
                 serde_json::from_value(serde_json::Value::Null).map_err(|_| ResultError::Duplicate { id })
@@ -183,12 +188,12 @@ pub enum ResultError {
         id: JobId,
     },
     /// The job succeeded, and its result is not of the requested type.
-    #[error("job {id} succeeded; its result does not decode")]
+    #[error("job {id} succeeded; its result does not decode: {reason}")]
     Decode {
         /// The job's id.
         id: JobId,
-        /// The error of the decoding.
-        source: serde_json::Error,
+        /// The error of the decoder, without values of the result.
+        reason: String,
     },
     /// The connection was lost before the end of the job was known. The job may run, or may have ended meanwhile.
     #[error(

@@ -150,8 +150,8 @@ impl Catalogue {
         }
     }
 
-    /// Returns the job with that name; topics are no jobs. If several queues have it, returns the one announced last, in the order of the
-    /// stream.
+    /// Returns the job with that name; topics are no jobs. If several queues have it, returns the one announced last,
+    /// in the order of the stream.
     #[must_use]
     pub fn find(&self, job: &str) -> Option<Arc<CatalogueEntry>> {
         let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);

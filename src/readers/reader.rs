@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-pub use crate::message::raw::{RawMessage, Unreadable};
+pub use crate::message::{
+    raw::{RawMessage, Unreadable},
+    republish::ERROR_TEXT_LIMIT,
+};
 use crate::{
     backoff::Backoff,
     broker::Broker,

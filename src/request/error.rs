@@ -6,8 +6,8 @@ use crate::{error::PublishError, outcome::ErrorKind};
 
 /// The reason why a request has no result.
 ///
-/// After [`Lost`](Self::Lost) and [`TimedOut`](Self::TimedOut) the job may have run, or may still run. The other errors say
-/// what became of it.
+/// After [`Lost`](Self::Lost) and [`TimedOut`](Self::TimedOut) the job may have run, or may still run. The other errors
+/// state the outcome of the job.
 ///
 /// ```
 /// # use leveret::RequestError;
@@ -29,7 +29,8 @@ pub enum RequestError {
     /// The job was cancelled before it was done.
     #[error("the job was cancelled")]
     Cancelled,
-    /// An earlier run has done the job, as its handler found. Its result is not known.
+    /// The handler returned [`JobError::duplicate`](crate::JobError::duplicate): an earlier run completed the job. The
+    /// result of that run is unknown.
     #[error("an earlier run has done the job, and its result is not known")]
     Duplicate,
     /// No reply came within the timeout. Attempts that have not started by then do not start any more.
@@ -53,7 +54,7 @@ pub enum RequestError {
         /// The fault, without the values of the reply.
         reason: String,
     },
-    /// So many requests of this process wait for their replies. Nothing was sent.
+    /// The broker handle already has `limit` requests that wait for their replies. Nothing was sent.
     #[error("{limit} requests wait for their replies already: nothing was sent")]
     TooMany {
         /// The limit.

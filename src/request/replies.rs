@@ -77,11 +77,11 @@ pub(crate) struct ReplyWaiter {
 }
 
 impl Replies {
-    /// Waits until there is a reply queue, and then for a reply to it under a new correlation id.
+    /// Waits for the reply queue, and registers a request under a new correlation id.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is left if it is dropped.
+    /// A dropped future leaves no request behind.
     pub(crate) async fn register(&self, transport: &Transport) -> Result<ReplyWaiter, NoReplyQueue> {
         let mut queue = self.watch(transport);
         loop {
@@ -133,7 +133,7 @@ impl Shared {
         waiting.is_some_and(|waiting| waiting.send(reply).is_ok())
     }
 
-    /// The reply queue is gone: the requests that wait for replies to it get none.
+    /// Ends the waits of all requests, because replies to a lost queue cannot arrive.
     fn lose(&self, now: ReplyQueue) {
         let mut waiting = self.lock();
         self.queue.send_replace(now);

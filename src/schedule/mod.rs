@@ -107,7 +107,8 @@ pub enum CatchUp {
 }
 
 impl Schedule {
-    /// Creates a schedule for a reference to a [`Job`](crate::Job) or a [`NewJob`], with a name of the form `[a-z0-9_.-]{1,128}` that is unique on this broker.
+    /// Creates a schedule for a reference to a [`Job`](crate::Job) or a [`NewJob`], with a name of the form
+    /// `[a-z0-9_.-]{1,128}` that is unique on this broker.
     ///
     /// The expression has five fields (minute, hour, day of month, month, day of week) or six (a second before them),
     /// or is one of `@hourly`, `@daily`, `@weekly`, `@monthly` and `@yearly`. The zone is an IANA time zone, such as

@@ -41,8 +41,9 @@ pub struct StatusUpdate {
     pub job: String,
     /// The job queue.
     pub queue: String,
-    /// The value that distinguishes the job from others with the same id ([`NewJob::origin`](crate::NewJob::origin)).
-    /// A publisher that knows only the id cannot report on the job.
+    /// The digest of the value that distinguishes the job from others with the same id
+    /// ([`NewJob::origin`](crate::NewJob::origin)): a UUID of version 5 in the namespace OID (RFC 9562). Only messages of
+    /// the job have the value itself, so a publisher that reads this update cannot publish a message as the job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
     /// The job's text for tools ([`NewJob::label`](crate::NewJob::label)).

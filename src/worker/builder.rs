@@ -301,13 +301,13 @@ impl<S: Send + Sync + 'static> Worker<S> {
         result
     }
 
-    /// Checks the setup and builds the runtime of each queue.
     /// Returns the names of all queues and subscriptions.
     pub(crate) fn queue_names(&self) -> Vec<String> {
         let own = self.queues.iter().map(|queue| queue.name().to_owned());
         own.chain(self.handlers.iter().map(|handler| handler.queue.clone())).collect()
     }
 
+    /// Checks the setup and builds the runtime of each queue.
     pub(crate) fn bind(mut self, broker: &Broker, stop: &Stop) -> Result<Vec<BoundQueue<S>>, Error> {
         let publisher = self.publisher(broker);
         broker.config().check_drain()?;

@@ -105,7 +105,7 @@ impl Steps {
         self.last("if_failed", |step| step.if_failed = then)
     }
 
-    /// Returns these steps and others.
+    /// Returns these steps followed by `others`.
     #[cfg(feature = "worker")]
     pub(crate) fn and(mut self, others: Self) -> Self {
         self.list.extend(others.list);
@@ -156,7 +156,7 @@ pub trait IntoJob {
     /// Describes the job.
     fn into_job(self) -> NewJob;
 
-    /// Returns the kind of job of a group without any.
+    /// Returns the specification for the jobs of an empty group, if the type determines it.
     #[doc(hidden)]
     fn kind() -> Option<JobSpec>;
 }
@@ -196,7 +196,7 @@ impl JobSpec {
     }
 }
 
-/// Takes a job apart, and returns its payload once more.
+/// Splits a job into its specification, which keeps the payload, and a copy of the payload.
 fn parts(step: &str, job: NewJob) -> Result<(JobSpec, Box<RawValue>), WorkflowError> {
     let StepParts { name, queue, payload, options } =
         job.into_step().map_err(|error| WorkflowError::job(step, &error))?;
@@ -207,7 +207,8 @@ fn parts(step: &str, job: NewJob) -> Result<(JobSpec, Box<RawValue>), WorkflowEr
 }
 
 impl Workflow {
-    /// Creates a workflow of this kind, without steps. The name is that of a kind of workflow, as a job has one.
+    /// Creates a workflow of this kind, without steps. The name is that of the kind of workflow, like the name of a
+    /// job.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),

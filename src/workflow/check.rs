@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    message::{COPY_HEADER_LIMIT, step::StepRef},
+    message::{COPY_HEADER_LIMIT, LONGEST_NAME, step::StepRef, truncated},
     names,
     workflow::{
         WorkflowError,
@@ -17,6 +17,9 @@ use crate::{
 
 /// The largest definition, in bytes of JSON.
 pub const DEFINITION_LIMIT: usize = 8 * 1024 * 1024;
+/// The most jobs of a definition: its steps, and the members of its groups. Payloads of one byte would otherwise be four
+/// million jobs, which no server holds in memory.
+pub const JOBS_LIMIT: usize = 100_000;
 /// Bytes of headers that are left for what a step's message and its copies carry beside the options of its publisher.
 const HEADERS_OF_STEP: usize = RESULTS_LIMIT + 8 * 1024;
 const MOST_LABELS: usize = 32;
@@ -32,7 +35,7 @@ impl Workflow {
     pub fn check(&self) -> Result<(), WorkflowError> {
         named("the workflow", &self.name, names::workflow)?;
         if let Some(id) = &self.id {
-            names::workflow_id(id).map_err(|reason| WorkflowError::Id { id: id.clone(), reason })?;
+            names::workflow_id(id).map_err(|reason| WorkflowError::Id { id: bounded(id), reason })?;
         }
         self.steps.check_each()?;
         if self.steps.is_empty() {
@@ -53,7 +56,7 @@ impl Workflow {
         for (count, (name, text)) in self.labels.iter().enumerate() {
             let is_shown = !name.chars().chain(text.chars()).any(char::is_control);
             if count >= MOST_LABELS || text.len() > 255 || name.is_empty() || name.len() > 64 || !is_shown {
-                return Err(WorkflowError::Label { name: name.clone() });
+                return Err(WorkflowError::Label { name: bounded(name) });
             }
         }
         self.to_json().map(drop)
@@ -80,7 +83,7 @@ impl Workflow {
         }
     }
 
-    /// Sets the queue of each job that has none to what `queue_of` knows of the job's name.
+    /// Sets the queue of each job without one to the result of `queue_of` for its name.
     pub fn fill_queues(&mut self, queue_of: impl Fn(&str) -> Option<String>) {
         self.steps.fill_queues(&queue_of);
         self.on_failure.iter_mut().for_each(|job| job.fill_queue(&queue_of));
@@ -95,14 +98,12 @@ impl Workflow {
         if let Some(fault) = &self.steps.fault {
             return Err(fault.clone());
         }
-        // What serialises is texts and JSON that was read as such.
+        // This cannot fail: the fields are texts, and JSON that was parsed before.
         let json = serde_json::to_vec(self).unwrap_or_default();
         if json.len() <= DEFINITION_LIMIT {
             return Ok(json);
         }
-        let size = |step: &Step| step.jobs().map(|job| job.payload().len()).sum::<usize>();
-        let largest = self.steps.list.iter().max_by_key(|(_, step)| size(step));
-        let step = largest.map(|(name, _)| name.clone()).unwrap_or_default();
+        let step = self.steps.largest(Step::payload_size);
         Err(WorkflowError::TooLarge { step, size: json.len(), limit: DEFINITION_LIMIT })
     }
 
@@ -140,7 +141,7 @@ impl Steps {
                 return Err(WorkflowError::TwoOfOneName { step: name.clone() });
             }
             if let Some(after) = step.after.iter().find(|after| !is_allowed(after)) {
-                return Err(WorkflowError::AfterOther { step: name.clone(), after: after.clone() });
+                return Err(WorkflowError::AfterOther { step: name.clone(), after: bounded(after) });
             }
             if let Some(before) = step.before.iter().find(|before| is_allowed(before)) {
                 return Err(WorkflowError::BeforeAdded { step: name.clone(), before: before.clone() });
@@ -163,6 +164,10 @@ impl Steps {
         if let Some(fault) = &self.fault {
             return Err(fault.clone());
         }
+        let jobs = self.list.iter().map(|(_, step)| step.job_count()).sum();
+        if jobs > JOBS_LIMIT {
+            return Err(WorkflowError::TooManyJobs { step: self.largest(Step::job_count), jobs, limit: JOBS_LIMIT });
+        }
         let mut names = HashSet::new();
         for (name, step) in &self.list {
             named("a step", name, names::step)?;
@@ -180,6 +185,12 @@ impl Steps {
         Ok(())
     }
 
+    /// Returns the name of the step with the greatest `size`.
+    fn largest(&self, size: impl Fn(&Step) -> usize) -> String {
+        let largest = self.list.iter().max_by_key(|(_, step)| size(step));
+        largest.map(|(name, _)| name.clone()).unwrap_or_default()
+    }
+
     fn check_order(&self) -> Result<(), WorkflowError> {
         let names: HashSet<_> = self.list.iter().map(|(name, _)| name.as_str()).collect();
         for (name, step) in &self.list {
@@ -188,7 +199,7 @@ impl Steps {
                 if self.len() > known.len() {
                     known.push("…");
                 }
-                let (step, unknown, known) = (name.clone(), unknown.clone(), known.join(", "));
+                let (step, unknown, known) = (name.clone(), bounded(unknown), known.join(", "));
                 return Err(WorkflowError::UnknownStep { step, relation: "after", unknown, known });
             }
         }
@@ -216,9 +227,9 @@ impl Steps {
         }
         let Some(mut at) = waits.iter().position(|waits| *waits > 0) else { return Ok(()) };
         // Each remaining step waits for another remaining step, so this walk returns to a step that it has visited.
-        let mut path = Vec::new();
+        let (mut path, mut places) = (Vec::new(), vec![None; self.len()]);
         let first = loop {
-            if let Some(first) = path.iter().position(|former| *former == at) {
+            if let Some(first) = places[at].replace(path.len()) {
                 break first;
             }
             path.push(at);
@@ -230,6 +241,15 @@ impl Steps {
 }
 
 impl Step {
+    pub(super) fn job_count(&self) -> usize {
+        self.each.as_ref().map_or(1, Vec::len)
+    }
+
+    fn payload_size(&self) -> usize {
+        let single = self.payload.as_deref().map_or(0, |payload| payload.get().len());
+        single + self.each.iter().flatten().map(|payload| payload.get().len()).sum::<usize>()
+    }
+
     /// Returns the job of the step with any payload, for checks.
     #[must_use]
     pub fn sample(&self) -> JobSpec {
@@ -260,7 +280,12 @@ impl JobSpec {
 }
 
 fn named(what: &'static str, name: &str, rule: fn(&str) -> Result<(), &'static str>) -> Result<(), WorkflowError> {
-    rule(name).map_err(|reason| WorkflowError::Name { what, name: name.to_owned(), reason })
+    rule(name).map_err(|reason| WorkflowError::Name { what, name: bounded(name), reason })
+}
+
+/// Shortens a name for an error: a name that is not checked yet may have megabytes.
+fn bounded(name: &str) -> String {
+    truncated(name, LONGEST_NAME).to_owned()
 }
 
 #[cfg(test)]

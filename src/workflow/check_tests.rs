@@ -57,6 +57,50 @@ fn a_fault_is_named_with_its_step() {
 }
 
 #[test]
+fn more_jobs_than_a_server_keeps_in_memory_are_refused_however_they_are_written() {
+    let group =
+        |jobs: usize| Workflow::new("w").steps("many", (0..jobs).map(|_| job())).step("join", job()).after("many");
+    assert_eq!(group(JOBS_LIMIT - 1).check(), Ok(()));
+    let too_many = WorkflowError::TooManyJobs { step: "many".into(), jobs: JOBS_LIMIT + 1, limit: JOBS_LIMIT };
+    assert_eq!(group(JOBS_LIMIT).check(), Err(too_many));
+    let zeros = |zeros: usize| format!("[{}0]", "0,".repeat(zeros - 1));
+    let of = |steps: String| {
+        let json = format!(r#"{{"name": "w", "steps": {{{steps}}}}}"#);
+        serde_json::from_str::<Workflow>(&json).map(drop).map_err(|error| error.to_string())
+    };
+    let each = |name: &str, jobs| format!(r#""{name}": {{"job": "task", "queue": "tasks", "each": {}}}"#, zeros(jobs));
+    assert_eq!(of(each("a", JOBS_LIMIT)), Ok(()));
+    assert!(of(each("a", JOBS_LIMIT + 1)).unwrap_err().contains("at most 100000 jobs"));
+    let two = format!("{}, {}", each("a", JOBS_LIMIT), each("b", 1));
+    assert!(of(two).unwrap_err().contains("more than 100000 jobs"));
+    assert_eq!(of(r#""a": {"job": "task", "each": null}"#.to_owned()), Ok(()));
+}
+
+#[test]
+fn a_long_cycle_and_a_long_name_are_errors_of_bounded_length() {
+    let steps = 50_000;
+    let ring: Vec<_> =
+        (0..steps).map(|n| format!(r#""s{n}":{{"job":"a","after":["s{}"]}}"#, (n + 1) % steps)).collect();
+    let json = format!(r#"{{"name": "w", "steps": {{{}}}}}"#, ring.join(","));
+    let error = serde_json::from_str::<Workflow>(&json).unwrap().check().unwrap_err();
+    let WorkflowError::Cycle { steps: found } = &error else { panic!("{error}") };
+    assert_eq!(found.len(), steps);
+    let text = error.to_string();
+    assert!(text.len() < 500 && text.ends_with("after 49980 more"), "{text}");
+    let long = "x".repeat(1 << 20);
+    for workflow in [
+        Workflow::new("w").step(&*long, job()),
+        Workflow::new("w").step("a", job()).after(&*long),
+        Workflow::new(&*long).step("a", job()),
+        Workflow::new("w").step("a", job()).id(&*long),
+        Workflow::new("w").step("a", job()).label(&*long, "x"),
+    ] {
+        let text = workflow.check().unwrap_err().to_string();
+        assert!(text.len() < 1_000, "{} bytes", text.len());
+    }
+}
+
+#[test]
 fn json_with_a_fault_is_refused_by_name() {
     let of = |step: Value| json!({"name": "w", "steps": {"a": step}});
     for (json, part) in [

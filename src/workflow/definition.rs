@@ -4,16 +4,20 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{Error as _, MapAccess, Visitor},
+    de::{Error as _, MapAccess, SeqAccess, Visitor},
     ser::Error as _,
 };
 use serde_json::value::RawValue;
 
 use crate::{
-    message::step::{StepHeaders, StepRef},
+    message::{
+        LONGEST_NAME,
+        step::{StepHeaders, StepRef},
+        truncated,
+    },
     publish::{new_job::NewJob, options::JobOptions, step::StepParts},
     time::wire_span,
-    workflow::{WorkflowError, results::PredecessorResults},
+    workflow::{WorkflowError, check::JOBS_LIMIT, results::PredecessorResults},
 };
 
 /// A workflow: steps, their order, and what happens if one fails.
@@ -88,9 +92,43 @@ pub struct Workflow {
     pub(super) track: bool,
 }
 
-/// Reads a payload that is there: `null` is one too.
+/// Reads a payload that is present. A present `null` is a payload too.
 fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::deserialize(from).map(Some)
+}
+
+fn members<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Box<RawValue>>>, D::Error> {
+    Ok(Option::<Members>::deserialize(from)?.map(|Members(payloads)| payloads))
+}
+
+/// The payloads of a group. Reading stops at the first payload over the limit.
+struct Members(Vec<Box<RawValue>>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_seq(MembersVisitor)
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of payloads")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut payloads: A) -> Result<Members, A::Error> {
+        let mut members = Vec::new();
+        while let Some(payload) = payloads.next_element()? {
+            if members.len() == JOBS_LIMIT {
+                return Err(A::Error::custom(format_args!("a group has at most {JOBS_LIMIT} jobs")));
+            }
+            members.push(payload);
+        }
+        Ok(Members(members))
+    }
 }
 
 fn yes() -> bool {
@@ -118,7 +156,7 @@ pub struct Steps {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IfFailed {
-    /// The workflow fails: no further step starts, and what has succeeded is compensated.
+    /// The workflow fails: no further step starts, and the steps that have succeeded are compensated.
     #[default]
     Fail,
     /// The workflow goes on without the step. It has no result for its successors.
@@ -142,7 +180,7 @@ pub struct Step {
     pub(super) queue: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub(super) payload: Option<Box<RawValue>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "members")]
     pub(super) each: Option<Vec<Box<RawValue>>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) after: Vec<String>,
@@ -203,8 +241,9 @@ impl JobSpec {
 
     /// Returns the job to publish for a step.
     ///
-    /// `results` is what the step's direct predecessors returned. `origin` is a random value that the workflow's jobs
-    /// share: a step's end counts only with it, so that no publisher that knows an id can forge one.
+    /// `results` has the results of the step's direct predecessors. `origin` is a random value that the workflow's jobs
+    /// share. The server accepts the end of a step only with this origin. So a publisher that knows only an id cannot
+    /// forge an end.
     pub fn job(&self, at: StepRef, results: Option<&PredecessorResults>, origin: &str, track: bool) -> NewJob {
         let parts = StepParts {
             name: self.job.clone(),
@@ -293,7 +332,7 @@ impl<'de> Deserialize<'de> for Steps {
     }
 }
 
-/// Reads steps in their order, and refuses two of one name.
+/// Reads steps in their order. It refuses two steps of one name, and stops at the first step over the limit of jobs.
 struct StepsVisitor;
 
 impl<'de> Visitor<'de> for StepsVisitor {
@@ -304,12 +343,18 @@ impl<'de> Visitor<'de> for StepsVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Steps, A::Error> {
-        let (mut list, mut names) = (Vec::new(), std::collections::HashSet::new());
+        let (mut list, mut names, mut jobs) = (Vec::new(), std::collections::HashSet::new(), 0);
         while let Some(name) = map.next_key::<String>()? {
             if !names.insert(name.clone()) {
-                return Err(A::Error::custom(WorkflowError::TwoOfOneName { step: name }));
+                let step = truncated(&name, LONGEST_NAME).to_owned();
+                return Err(A::Error::custom(WorkflowError::TwoOfOneName { step }));
             }
-            list.push((name, map.next_value()?));
+            let step: Step = map.next_value()?;
+            jobs += step.job_count();
+            list.push((name, step));
+            if jobs > JOBS_LIMIT {
+                return Err(A::Error::custom(format_args!("more than {JOBS_LIMIT} jobs: start several workflows")));
+            }
         }
         Ok(Steps { list, fault: None })
     }

@@ -37,7 +37,7 @@ pub const END: &str = "leveret.workflow.end";
 pub struct StepEnd {
     /// The step.
     pub of: StepRef,
-    /// The value that all jobs of the workflow share; an end with another one is not of this workflow.
+    /// The random origin that all jobs of the workflow share. The server drops an end with another origin.
     pub origin: String,
     /// The attempt that ended the job, from 1; 0 for a job that no worker got.
     pub attempt: u32,
@@ -45,7 +45,8 @@ pub struct StepEnd {
     pub started_at: Option<SystemTime>,
     /// The time of the end, on the worker's clock.
     pub at: SystemTime,
-    /// The time at which the dead letter of the job was replayed, if it was; for a later life, that of its publish.
+    /// The time of the last replay of the job's dead letter, if there was one. After a retry by an operator: the time
+    /// of that publish.
     pub replayed_at: Option<SystemTime>,
     /// Host and process id of the worker.
     pub worker: Option<String>,
@@ -56,13 +57,13 @@ pub struct StepEnd {
 /// The fate of a step's job.
 #[derive(Clone, Debug)]
 pub enum StepOutcome {
-    /// The job succeeded, or an earlier run had done it.
+    /// The job succeeded, or its handler found that an earlier run had completed it.
     Completed {
         /// The result as JSON, if the handler returned one and it is not too large.
         result: Option<Box<RawValue>>,
         /// The size in bytes of a result that was too large to keep.
         too_large: Option<u64>,
-        /// The steps that it adds.
+        /// The steps that the job adds.
         add: Steps,
     },
     /// The job was dead-lettered.
@@ -133,7 +134,7 @@ enum Name {
     Cancelled,
 }
 
-/// Reads added steps. An end must stay readable whatever they are: if they are not, they fail the workflow.
+/// Reads added steps. Steps that cannot be read fail the workflow, and leave the end readable.
 fn added(add: &RawValue, adder: &str) -> Steps {
     serde_json::from_str(add.get()).unwrap_or_else(|error| {
         let reason = format!("the steps that it adds cannot be read: {error}");

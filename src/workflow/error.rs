@@ -2,6 +2,9 @@
 
 use crate::error::PublishError;
 
+/// The most steps of a cycle that its error names.
+const MOST_SHOWN: usize = 20;
+
 /// The reason why a workflow cannot be started, or why steps cannot be added to one.
 ///
 /// ```
@@ -63,7 +66,7 @@ pub enum WorkflowError {
         known: String,
     },
     /// Steps wait for each other.
-    #[error("these steps wait for each other, so that none can start: {}", steps.join(" after "))]
+    #[error("these steps wait for each other, so that none can start: {}", in_short(steps))]
     Cycle {
         /// The steps of one cycle, each after the next.
         steps: Vec<String>,
@@ -137,6 +140,19 @@ pub enum WorkflowError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// The definition has more jobs than a server keeps in memory.
+    #[error(
+        "the workflow has {jobs} jobs, and at most {limit} are possible; its largest step is {step:?}: start several \
+         workflows, or let a step add further steps"
+    )]
+    TooManyJobs {
+        /// The largest step.
+        step: String,
+        /// The number of steps and members of groups.
+        jobs: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// A step of the workflow itself names steps that wait for it; only added steps may.
     #[error("step {step:?} has before: in a workflow, name the step in the after of those that wait for it")]
     BeforeInWorkflow {
@@ -172,6 +188,12 @@ pub enum WorkflowError {
         /// The step that has started.
         before: String,
     },
+}
+
+/// The steps of a cycle in one line, of a long one the first.
+fn in_short(steps: &[String]) -> String {
+    let shown = steps.get(..MOST_SHOWN).unwrap_or(steps).join(" after ");
+    if steps.len() <= MOST_SHOWN { shown } else { format!("{shown} after {} more", steps.len() - MOST_SHOWN) }
 }
 
 impl WorkflowError {

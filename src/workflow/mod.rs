@@ -15,7 +15,7 @@ mod start;
 
 pub use self::{
     builder::{IntoJob, StepNames},
-    check::DEFINITION_LIMIT,
+    check::{DEFINITION_LIMIT, JOBS_LIMIT},
     definition::{IfFailed, JobSpec, Step, Steps, Workflow},
     end::{ADDED_LIMIT, END, RESULT_LIMIT, START, StepEnd, StepOutcome},
     error::WorkflowError,

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
+use crate::message::undecoded;
+
 /// The most bytes of the results of a step's direct predecessors, as one header.
 ///
 /// A copy of a job whose headers exceed RabbitMQ's frame would close the connection, so headers are small.
@@ -63,7 +65,8 @@ pub enum StepResultError {
         /// The step that was asked for.
         step: String,
     },
-    /// The step is no direct predecessor, or it has so many that their names exceed the bound.
+    /// The step is no direct predecessor. Or the job has so many predecessors that the header has no room for their
+    /// names.
     #[error(
         "step {step:?} is not a direct predecessor with a result here; there is: {known}. Name it in the step's after"
     )]
@@ -107,18 +110,18 @@ pub enum StepResultError {
         step: String,
     },
     /// The result is no JSON of the type.
-    #[error("the result of step {step:?} is not of the expected type")]
+    #[error("the result of step {step:?} is not of the expected type: {reason}")]
     Decode {
         /// The step.
         step: String,
-        /// The error of the decoder.
-        source: serde_json::Error,
+        /// The error of the decoder, without values of the result.
+        reason: String,
     },
 }
 
 impl PredecessorResults {
-    /// Adds the result of a step, which is JSON; `None` if it has none. One that would exceed the bound is left out, and
-    /// reading it names its size.
+    /// Adds the result of a step, which is JSON; `None` if it has none. A result that would exceed the bound is left
+    /// out, and the error of a read names its size.
     pub fn add(&mut self, step: &str, result: Option<&str>) {
         let value = result.unwrap_or("null");
         let entry = match RawValue::from_string(value.to_owned()) {
@@ -174,9 +177,10 @@ impl PredecessorResults {
                 let known: Vec<_> = self.steps.keys().take(20).map(String::as_str).collect();
                 Err(StepResultError::NotAPredecessor { step: owned(), known: known.join(", ") })
             }
-            Some(Entry::Value(value)) => {
-                serde_json::from_str(value.get()).map_err(|source| StepResultError::Decode { step: owned(), source })
-            }
+            Some(Entry::Value(value)) => serde_json::from_str(value.get()).map_err(|error| {
+                let reason = undecoded::reason(&error, value.get().as_bytes());
+                StepResultError::Decode { step: owned(), reason }
+            }),
             Some(Entry::Skipped(_)) => {
                 serde_json::from_str("null").map_err(|_| StepResultError::Skipped { step: owned() })
             }
@@ -236,5 +240,13 @@ mod tests {
         assert!(matches!(read.get::<u8>("charge"), Err(StepResultError::Skipped { .. })));
         read.get::<()>("ship").unwrap();
         assert!(matches!(read.get::<u8>("ship"), Err(StepResultError::Decode { .. })));
+    }
+
+    #[test]
+    fn a_result_of_another_type_is_reported_without_its_values() {
+        let mut results = PredecessorResults::default();
+        results.add("charge", Some(r#""4111 1111 1111 1111""#));
+        let text = results.get::<u64>("charge").unwrap_err().to_string();
+        assert!(text.contains("invalid type: string, expected u64") && !text.contains("4111"), "{text}");
     }
 }

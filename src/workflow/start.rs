@@ -25,7 +25,7 @@ pub enum StartError {
     /// The definition has a fault. Nothing was sent.
     #[error(transparent)]
     Workflow(#[from] WorkflowError),
-    /// The definition was not published, or perhaps: see [`PublishError::Uncertain`].
+    /// The publish was not confirmed. After [`PublishError::Uncertain`] the workflow may have started.
     #[error(transparent)]
     Publish(#[from] PublishError),
 }
@@ -33,9 +33,10 @@ pub enum StartError {
 impl Publisher {
     /// Starts a workflow, and returns its id.
     ///
-    /// Returns once the broker has confirmed the definition. It is in the queue `leveret.v1.workflows` then, until a server
-    /// (`leveret serve`) runs it: no store is asked. A second start with the same id and the same definition has no effect;
-    /// with another definition it is a conflict, which the server reports.
+    /// Returns once the broker has confirmed the definition. The definition waits in the queue `leveret.v1.workflows`
+    /// until a server (`leveret serve`) reads it. This call does not use the server's store. A second start with the
+    /// same id and the same definition has no effect; with another definition it is a conflict, which the server
+    /// reports.
     ///
     /// ```no_run
     /// use leveret::workflow::Workflow;

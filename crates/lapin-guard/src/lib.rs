@@ -19,9 +19,7 @@
 //! | deliveries on a channel that the broker has closed | the connection ends, with all its channels | the frames are dropped |
 //! | the login in lapin's log at level `trace` | the password is logged | lapin never has the password |
 //! | `connection_timeout` in the URI | ignored | bounds each TCP connection |
-//! | a connection attempt that the caller drops
-//! socket and thread stay
-//! both end |
+//! | a connection attempt that the caller drops | socket and thread stay | both end |
 //! | a broker that refuses the client certificate and resets the connection | the reason may be lost | the reason is reported |
 //! | a broker certificate that is its own CA | cannot be trusted | trusted if the CA file has exactly it |
 //! | `amqps://` without a TLS feature | plaintext | an error |

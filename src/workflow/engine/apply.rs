@@ -108,7 +108,8 @@ impl Snapshot {
         }
         if let Err(fault) = self.add_steps(name, add, actions) {
             let of = self.step(name).map(|step| step.job(&self.workflow.id, at, 1).to_string()).unwrap_or_default();
-            self.stop(Stop::FailedForGood, Failure { of, kind: "add_steps".into(), error: fault.to_string() });
+            let cause = Failure { of, kind: "add_steps".into(), error: fault.to_string() };
+            self.fail_for_good(cause, actions);
         }
     }
 
@@ -130,7 +131,7 @@ impl Snapshot {
         }
     }
 
-    /// Takes the failure of a job back: it runs, or has run, once more.
+    /// Removes the failure of a job that is retried or was replayed.
     pub(super) fn forget_failure(&mut self, name: &str, at: u32) -> Result<(), Refusal> {
         let if_failed = self.step(name).ok_or(Refusal::UnknownStep)?.if_failed;
         if if_failed == IfFailed::Skip {
@@ -264,7 +265,7 @@ impl Snapshot {
             actions.push(Action::CancelJobs);
         }
         if !state.has_compensations {
-            // Nothing depends on the ends of the running jobs. They are noted when they come.
+            // No compensation depends on the ends of the running jobs. Those ends are recorded when they arrive.
             state.phase = Phase::Ended;
             actions.push(Action::Ended(state.status()));
         }
@@ -280,14 +281,21 @@ impl Snapshot {
         }
         let error = "the workflow has not ended within its deadline".to_owned();
         let cause = Failure { of: self.workflow.id.clone(), kind: "deadline".to_owned(), error };
+        // A pause has no end of its own.
+        self.edit().paused = false;
+        self.fail_for_good(cause, actions);
+        Ok(())
+    }
+
+    /// Makes the workflow stop without a way back, and cancels what runs.
+    fn fail_for_good(&mut self, cause: Failure, actions: &mut Vec<Action>) {
         self.stop(Stop::FailedForGood, cause);
         if self.workflow.running > 0 {
             actions.push(Action::CancelJobs);
         }
-        Ok(())
     }
 
-    /// Ends the workflow, or its next part, if nothing runs any more.
+    /// Ends the workflow, or begins its next phase, once no job runs.
     pub(super) fn settle(&mut self, actions: &mut Vec<Action>) {
         let state = &self.workflow;
         match state.phase {

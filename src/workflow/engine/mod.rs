@@ -1,4 +1,5 @@
-//! The pure engine: from what happens to what follows. It knows no broker, no store and no clock.
+//! The workflow engine, a pure state machine. It applies an input, such as the end of a job, and returns the actions to
+//! carry out. It uses no broker, store or clock.
 //!
 //! A store keeps rows: one of the workflow ([`WorkflowState`]), one for each step ([`StepState`]) and one for each job
 //! ([`MemberState`]). For one [`Input`] the engine needs few of them: those of the step, of the one job that has ended, and
@@ -35,8 +36,8 @@
 //!
 //! # Several inputs in one transaction
 //!
-//! Apply them one after the other to one snapshot. Write the changes before you load further rows: [`Load::Compensable`]
-//! is answered by what is stored.
+//! Apply them one after the other to one snapshot. Write the changes before you load further rows: the store answers
+//! [`Load::Compensable`] from its rows.
 
 mod add;
 mod apply;
@@ -66,35 +67,36 @@ use crate::workflow::end::StepEnd;
 pub enum Input {
     /// The job of a step has ended. The first end of a life counts; later ones are [`Refusal::Late`].
     End(StepEnd),
-    /// Nothing starts from now on, except what an operator retries, until it is resumed.
+    /// Starts no further jobs until the workflow is resumed, except jobs that an operator retries.
     Pause,
-    /// Steps start again.
+    /// Ends a pause: steps and compensations start again.
     Resume,
-    /// Running steps are cancelled, no other starts, and what has succeeded is compensated.
+    /// Cancels the running steps and starts no others. Then compensates the steps that have succeeded.
     Cancel,
     /// The workflow has not ended in time.
     DeadlinePassed,
-    /// An operator starts failed jobs once more. If a compensation has failed, it is that one.
+    /// Retries the failed jobs. If a compensation or the job of `on_failure` has failed, retries that job instead.
     Retry(Which),
-    /// An operator lets the workflow go on without failed jobs. If a compensation has failed, it is that one.
+    /// Lets the workflow go on without the failed jobs. If a compensation or the job of `on_failure` has failed, skips
+    /// that job instead.
     Skip(Which),
 }
 
 /// The failed jobs that an operator's command is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Which {
-    /// All of the workflow.
+    /// All failed jobs of the workflow.
     All,
-    /// All of one step.
+    /// All failed jobs of one step.
     Step(String),
-    /// One member of a group, by its position; 0 for a step that is no group.
+    /// One job of a step, by its position in the group. The position is 0 if the step is not a group.
     Member(String, u32),
 }
 
 /// Something to do, in this order, once the changes are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Publish these jobs of a step: of a group by position, of another step its only job, 0.
+    /// Publish jobs of a step, by their positions in the group. A step that is not a group has one job, at position 0.
     Publish {
         /// The step.
         step: String,
@@ -117,7 +119,8 @@ pub enum Action {
     },
     /// Cancel all jobs of the workflow that are steps ([`cancel_id`](crate::workflow::cancel_id)).
     CancelJobs,
-    /// A job that undoes has failed: raise an alarm. The workflow waits for an operator.
+    /// Raise an alarm, because a compensation or the job of `on_failure` has failed. The workflow waits for an
+    /// operator.
     Alarm(Failure),
     /// The workflow has ended in this way.
     Ended(Status),
@@ -164,8 +167,8 @@ pub enum Refusal {
     /// The workflow has ended.
     #[error("the workflow has ended")]
     HasEnded,
-    /// Nothing has failed that could be retried or skipped.
-    #[error("nothing of it has failed and waits")]
+    /// No job has failed that can be retried or skipped.
+    #[error("the workflow has no failed job that can be retried or skipped")]
     NothingFailed,
     /// Compensations have run, or the deadline has passed, or the workflow was cancelled.
     #[error("the workflow cannot go on: it is compensated, cancelled or past its deadline; start it under another id")]

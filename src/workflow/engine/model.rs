@@ -1,4 +1,5 @@
-//! An interpreter of definitions that computes all anew after each input: what the engine is compared with.
+//! The reference for the engine's tests: an interpreter of definitions that computes the whole state anew after each
+//! input.
 
 use super::{Status, Waiting};
 use crate::workflow::IfFailed;

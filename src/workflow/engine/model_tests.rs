@@ -210,7 +210,9 @@ fn step(op: &Op, model: &mut Model, engine: &mut Twice) -> Option<(Input, Option
             (Input::Cancel, accepted)
         }
         Op::Deadline => {
-            model.late |= is_open && !model.cancelled;
+            if is_open && !model.cancelled && !model.late {
+                (model.late, model.paused) = (true, false);
+            }
             (Input::DeadlinePassed, is_open)
         }
         Op::Retry | Op::Skip => {

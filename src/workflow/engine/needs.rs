@@ -151,7 +151,7 @@ impl Needs<'_> {
         self.held();
     }
 
-    /// The next compensation, if this input may be the last before it.
+    /// Requests the next compensation, if this input may be the last one before it.
     fn undo(&mut self) {
         let state = &self.of.workflow;
         if state.compensable > 0 && state.running <= 1 && state.phase != Phase::Ended {

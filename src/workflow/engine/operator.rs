@@ -48,7 +48,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Lets the workflow run again if nothing of it has failed any more.
+    /// Lets a stopping workflow run again if it has no failed job left.
     pub(super) fn go_on(&mut self, actions: &mut Vec<Action>) {
         let state = &self.workflow;
         if state.phase == Phase::Stopping && state.failed == 0 && state.stop == Some(super::Stop::Failed) {

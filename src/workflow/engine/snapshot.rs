@@ -22,7 +22,7 @@ pub struct Snapshot {
     pub(super) members: HashMap<MemberKey, MemberState>,
     /// The lists that are complete.
     pub(super) lists: HashSet<Load>,
-    /// True if what is not here is nowhere.
+    /// True if all rows of the workflow are in memory, so that a row that is missing does not exist.
     pub(super) is_complete: bool,
     changed: Changed,
 }

@@ -21,13 +21,13 @@ pub enum Status {
     Pending,
     /// Steps run, or wait for steps that run.
     Running,
-    /// The workflow goes on only after something else has happened.
+    /// The workflow waits for a queue, for an operator or for the end of a pause.
     Waiting(Waiting),
     /// All steps have ended, each with success or skipped.
     Completed,
-    /// A step has failed, or the deadline has passed. What had succeeded is compensated.
+    /// A step has failed, or the deadline has passed. The steps that had succeeded are compensated.
     Failed,
-    /// The workflow was cancelled. What had succeeded is compensated.
+    /// The workflow was cancelled. The steps that had succeeded are compensated.
     Cancelled,
 }
 
@@ -50,7 +50,7 @@ impl Status {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
     }
 
-    /// Returns the name without what is waited for.
+    /// Returns the name of the status, without the reason of a wait.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -70,7 +70,8 @@ impl Status {
 pub enum Phase {
     /// Steps start as soon as they can.
     Running,
-    /// No step starts; those that run are waited for. Then what has succeeded is compensated.
+    /// The workflow starts no further step and waits for the running ones. Then it compensates the steps that have
+    /// succeeded.
     Stopping,
     /// Compensations run, and then the job of [`on_failure`](crate::workflow::Workflow::on_failure).
     Compensating,
@@ -101,11 +102,11 @@ pub struct Failure {
     pub error: String,
 }
 
-/// A job that undoes: a compensation, or the one of [`on_failure`](crate::workflow::Workflow::on_failure).
+/// The state of a compensation, or of the job of [`on_failure`](crate::workflow::Workflow::on_failure).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Undo {
-    /// There is none.
+    /// The definition has no such job.
     #[default]
     Absent,
     /// It has not run.
@@ -114,18 +115,18 @@ pub enum Undo {
     Running,
     /// It has succeeded.
     Done,
-    /// It has failed: an alarm, until an operator retries or skips it.
+    /// It has failed. The workflow shows an alarm until an operator retries or skips the job.
     Dead,
     /// An operator has skipped it.
     Skipped,
 }
 
-/// The row of a workflow. It has what concerns all steps, as counts.
+/// The row of a workflow. It counts steps and jobs, so that the engine need not load all their rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkflowState {
     /// The workflow's id.
     pub id: String,
-    /// The value without which no end of a step counts.
+    /// The random origin of the workflow. The engine refuses the end of a step with another origin.
     pub origin: String,
     /// The part of its life that it is in.
     pub phase: Phase,
@@ -143,13 +144,13 @@ pub struct WorkflowState {
     pub waiting: u64,
     /// Failed jobs, in steps of [`IfFailed::Fail`].
     pub failed: u64,
-    /// Steps that could start, if the workflow ran and was not paused.
+    /// Steps whose predecessors have ended, and that do not start because the workflow is paused or stops.
     pub held: u64,
     /// Steps that have to be compensated, if the workflow does not complete.
     pub compensable: u64,
     /// True if any step has a compensation.
     pub has_compensations: bool,
-    /// True if any job that undoes has been published.
+    /// True once a compensation or the job of `on_failure` has been published.
     pub is_undone: bool,
     /// The step whose compensation runs or is dead.
     pub undoing: Option<String>,
@@ -159,7 +160,7 @@ pub struct WorkflowState {
     pub on_failure_life: u32,
     /// The time of the last replay of the job that undoes, in milliseconds since the epoch.
     pub undo_replayed_at: u64,
-    /// The failure of a job that undoes.
+    /// The failure of a compensation or of the job of `on_failure`.
     pub alarm: Option<Failure>,
     /// The number of the next success of a job; compensations run in the reverse order of these numbers.
     pub next_success: u64,
@@ -212,7 +213,7 @@ pub enum StepPhase {
     Running,
     /// Its jobs have ended, and its successors go on.
     Ended,
-    /// Its jobs have ended, not all with success, and its successors do not go on.
+    /// All jobs have ended, and at least one has failed or was cancelled. The successors do not start.
     Failed,
 }
 
@@ -254,15 +255,15 @@ pub enum MemberEnd {
 }
 
 impl WorkflowState {
-    /// Returns whether no failed job can be retried, replayed or skipped any more: something is undone, or the workflow was
-    /// cancelled or has failed for good.
+    /// Returns true if failed jobs can no longer be retried, replayed or skipped: a compensation has started, the
+    /// workflow was cancelled, or it has failed for good.
     #[must_use]
     pub fn is_final(&self) -> bool {
         self.is_undone || self.phase == Phase::Compensating || !matches!(self.stop, None | Some(Stop::Failed))
     }
 
-    /// Returns the state for people and programs. It is never [`Status::Pending`] or [`Waiting::Queue`]: a server adds what
-    /// it knows of the queues.
+    /// Returns the status as the engine knows it. It is never [`Status::Pending`] or [`Waiting::Queue`], which only a
+    /// server knows.
     #[must_use]
     pub fn status(&self) -> Status {
         match (self.phase, self.stop) {

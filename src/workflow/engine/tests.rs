@@ -42,7 +42,7 @@ fn a_step_that_is_added_before_one_that_has_started_fails_the_workflow_with_the_
     let workflow = Workflow::new("w").step("a", job()).step("b", job()).step("z", job()).after("a");
     let (mut all, _) = Snapshot::begin(&workflow, "w", "o");
     let add = Steps::new().step("x", job()).before("b");
-    assert_eq!(all.apply(&adding("a", add)), Ok(vec![]));
+    assert_eq!(all.apply(&adding("a", add)), Ok(vec![Action::CancelJobs]), "b runs");
     let cause = all.workflow().cause.clone().unwrap();
     assert_eq!((cause.of.as_str(), cause.kind.as_str()), ("w:a", "add_steps"));
     assert_eq!(cause.error, r#"added step "x" cannot come before "b", which has started"#);
@@ -61,8 +61,19 @@ fn a_member_of_a_group_adds_steps_at_once_and_names_must_be_new() {
     let add = Steps::new().step("x", job()).before("z").step("y", job()).after("g");
     assert_eq!(all.apply(&member(0, add)), Ok(vec![publish("x")]));
     assert_eq!(all.apply(&member(1, Steps::new())), Ok(vec![publish("y")]), "its group has ended");
-    assert_eq!(all.apply(&adding("x", Steps::new().step("y", job()))), Ok(vec![]));
+    assert_eq!(all.apply(&adding("x", Steps::new().step("y", job()))), Ok(vec![Action::CancelJobs]));
     assert_eq!(all.workflow().cause.as_ref().map(|cause| cause.kind.as_str()), Some("add_steps"), "y is taken");
+}
+
+#[test]
+fn a_deadline_ends_a_paused_workflow_too() {
+    let workflow = Workflow::new("w").step("a", job()).compensate(job()).step("b", job()).after("a");
+    let (mut all, _) = Snapshot::begin(&workflow, "w", "o");
+    assert_eq!(all.apply(&done("a")), Ok(vec![publish("b")]));
+    assert_eq!(all.apply(&Input::Pause), Ok(vec![]));
+    assert_eq!(all.apply(&Input::DeadlinePassed), Ok(vec![Action::CancelJobs]));
+    let cancelled = end(StepRef::step("w", "b"), StepOutcome::Cancelled);
+    assert_eq!(all.apply(&cancelled), Ok(vec![Action::Compensate { step: "a".into(), life: 1 }]));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Snapshot {
-    /// Publishes the next job that undoes, or ends the workflow. One runs at a time.
+    /// Publishes the next compensation or the job of `on_failure`, or ends the workflow. One such job runs at a time.
     pub(super) fn undo_next(&mut self, actions: &mut Vec<Action>) {
         let state = &self.workflow;
         if state.paused || state.alarm.is_some() || state.running > 0 {
@@ -42,7 +42,7 @@ impl Snapshot {
         (state.is_undone, state.undoing, state.undo_replayed_at) = (true, Some(name.to_owned()), 0);
         state.running += 1;
         actions.push(Action::Compensate { step: name.to_owned(), life });
-        // The store still has it among those that are due.
+        // The store still lists this step as due for compensation.
         self.lists.remove(&super::Load::Compensable);
     }
 
@@ -54,7 +54,7 @@ impl Snapshot {
         actions.push(Action::OnFailure { life: state.on_failure_life });
     }
 
-    /// Notes the end of a job that undoes.
+    /// Records the end of a compensation or of the job of `on_failure`.
     pub(super) fn end_undo(&mut self, end: &StepEnd, actions: &mut Vec<Action>) -> Result<(), Refusal> {
         let (undo, life) = match end.of.role {
             Role::OnFailure => (self.workflow.on_failure, self.workflow.on_failure_life),
@@ -63,7 +63,7 @@ impl Snapshot {
                 self.step(&end.of.step).map(of).ok_or(Refusal::UnknownStep)?
             }
         };
-        // A dead one whose dead letter was replayed ends once more.
+        // A failed compensation whose dead letter was replayed ends a second time.
         let replayed_at = end.replayed_at.map_or(0, unix_ms);
         let is_replay = undo == Undo::Dead && replayed_at > self.workflow.undo_replayed_at;
         if life != end.of.life || !(undo == Undo::Running || is_replay) {
