@@ -1,8 +1,9 @@
 //! The HTTP API: the operations of the OpenAPI document, its page, and the probes.
 //!
 //! In the order in which a request passes: `trace` (request ids, counts, panics), `access` (tokens and roles), then the
-//! handlers in `tasks`, `workflows`, `events`, `dead`, `audit`, `catalogue`, `health` and `page`. `extract` reads requests, `problem` is every
-//! error response. `openapi` completes the document, which comes from the handlers and their types.
+//! handlers in `tasks`, `workflows`, `events`, `dead`, `audit`, `catalogue`, `health` and `page`. `extract` reads
+//! requests, `problem` is every error response. `openapi` completes the document, which comes from the handlers and
+//! their types.
 
 #![allow(unused_qualifications, reason = "utoipa's macros write paths in full")]
 

@@ -21,11 +21,11 @@ pub use self::{
     error::Error,
     follow::Following,
     submission::{Due, Submission},
-    submit::{Idempotency, MOST_AT_ONCE},
+    submit::MOST_AT_ONCE,
     task::{Progress, Status, Task, TimelineStep},
 };
-pub use crate::field_error::FieldError;
 use crate::services::Services;
+pub use crate::{field_error::FieldError, idempotency::Idempotency};
 
 impl Services {
     /// Finds one tracked job, with its timeline.

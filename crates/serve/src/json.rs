@@ -1,7 +1,7 @@
 //! JSON as text. Decoding and encoding changes numbers and loses repeated keys, so code that searches a payload or hides a
 //! part of it works on the original bytes.
 //!
-//! Nothing here recurses: a payload may be nested as deeply as it is long.
+//! Nothing here recurses, and no memory grows with the depth: a payload may be nested as deeply as it is long.
 
 use std::{
     borrow::Cow,
@@ -14,6 +14,8 @@ use serde_json::value::RawValue;
 
 /// The greatest indentation, in levels.
 const DEEPEST_INDENT: usize = 32;
+/// The most arrays and objects around a visited value, which are as many as `serde_json` decodes.
+const DEEPEST: usize = 128;
 
 /// A value and its place.
 #[derive(Debug)]
@@ -26,6 +28,10 @@ pub(crate) struct ValueAt<'a> {
     pub(crate) key: Option<&'a str>,
     /// True if the object has had this key before.
     pub(crate) is_twice: bool,
+    /// True for an array or an object on the deepest level: its content is never visited.
+    pub(crate) is_deepest: bool,
+    /// The number of bytes before it, without those of skipped values.
+    pub(crate) shown: usize,
     /// The text from the value's first byte on.
     pub(crate) rest: &'a str,
 }
@@ -35,6 +41,8 @@ pub(crate) struct ValueAt<'a> {
 pub(crate) enum Visit {
     Enter,
     Skip,
+    /// Neither the value nor what follows it is visited.
+    Stop,
 }
 
 /// Reads bytes as JSON text.
@@ -60,10 +68,21 @@ enum Frame {
     Array(usize),
 }
 
-/// Visits every value of a JSON text. Returns the ranges of the skipped values.
+impl Frame {
+    /// The frame of the value that begins with this byte, if values are within it.
+    fn of(byte: u8) -> Option<Self> {
+        match byte {
+            b'{' => Some(Self::Object(HashSet::new())),
+            b'[' => Some(Self::Array(0)),
+            _ => None,
+        }
+    }
+}
+
+/// Visits every value of a JSON text down to the deepest level. Returns the ranges of the skipped values.
 pub(crate) fn visit(text: &str, mut visitor: impl FnMut(&ValueAt<'_>) -> Visit) -> Vec<Range<usize>> {
     let bytes = text.as_bytes();
-    let (mut passed, mut pointer) = (Vec::new(), String::new());
+    let (mut passed, mut skipped, mut pointer) = (Vec::new(), 0, String::new());
     // Each frame has the length and the digest of its own pointer.
     let mut frames: Vec<(Frame, usize, u64)> = Vec::new();
     let mut member: Option<(Cow<'_, str>, bool)> = None;
@@ -88,40 +107,45 @@ pub(crate) fn visit(text: &str, mut visitor: impl FnMut(&ValueAt<'_>) -> Visit) 
                 let (base, around) = frames.last().map_or((0, 0), |(_, length, digest)| (*length, *digest));
                 pointer.truncate(base);
                 let (key, is_twice) = member.take().map_or((None, false), |(key, twice)| (Some(key), twice));
-                match (&key, frames.last_mut()) {
-                    (Some(key), _) => push(&mut pointer, key),
-                    (None, Some((Frame::Array(next), ..))) => {
-                        push(&mut pointer, &next.to_string());
-                        *next += 1;
-                    }
-                    (None, _) => {}
-                }
+                push_name(&mut pointer, key.as_deref(), frames.last_mut().map(|(frame, ..)| frame));
                 let mut hasher = DefaultHasher::new();
                 (around, &pointer[base..]).hash(&mut hasher);
                 let digest = hasher.finish();
-                let place = ValueAt { pointer: &pointer, digest, key: key.as_deref(), is_twice, rest: &text[at..] };
-                let frame = match (visitor(&place), byte) {
-                    (Visit::Enter, b'{') => Some(Frame::Object(HashSet::new())),
-                    (Visit::Enter, b'[') => Some(Frame::Array(0)),
-                    (Visit::Enter, _) => {
-                        at = value_end(bytes, at);
-                        None
-                    }
-                    (Visit::Skip, _) => {
-                        let end = value_end(bytes, at);
-                        passed.push(at..end);
-                        at = end;
-                        None
-                    }
-                };
-                if let Some(frame) = frame {
+                let frame = Frame::of(*byte);
+                let is_deepest = frame.is_some() && frames.len() == DEEPEST;
+                let (key, shown, rest) = (key.as_deref(), at - skipped, &text[at..]);
+                let place = ValueAt { pointer: &pointer, digest, key, is_twice, is_deepest, shown, rest };
+                let visit = visitor(&place);
+                if visit == Visit::Stop {
+                    break;
+                }
+                if let Some(frame) = frame.filter(|_| visit == Visit::Enter && !is_deepest) {
                     frames.push((frame, pointer.len(), digest));
                     at += 1;
+                    continue;
                 }
+                let end = value_end(bytes, at);
+                if visit == Visit::Skip {
+                    passed.push(at..end);
+                    skipped += end - at;
+                }
+                at = end;
             }
         }
     }
     passed
+}
+
+/// Appends the name of a value within this frame: its key, or its number.
+fn push_name(pointer: &mut String, key: Option<&str>, within: Option<&mut Frame>) {
+    match (key, within) {
+        (Some(key), _) => push(pointer, key),
+        (None, Some(Frame::Array(next))) => {
+            push(pointer, &next.to_string());
+            *next += 1;
+        }
+        (None, _) => {}
+    }
 }
 
 fn push(pointer: &mut String, name: &str) {
@@ -330,14 +354,30 @@ mod tests {
     }
 
     #[test]
-    fn depth_takes_no_stack() {
+    fn depth_takes_no_stack_and_only_the_first_levels_are_visited() {
         let deep = "[".repeat(200_000) + &"]".repeat(200_000);
-        let mut values = 0;
-        visit(&deep, |_| {
-            values += 1;
+        let mut deepest = Vec::new();
+        visit(&format!("[{deep}, 1]"), |place| {
+            deepest.push(place.is_deepest);
             Visit::Enter
         });
-        assert_eq!(values, 200_000);
+        assert_eq!((deepest.len(), deepest[DEEPEST], deepest[DEEPEST + 1]), (DEEPEST + 2, true, false));
+        assert_eq!(deepest.iter().filter(|is_deepest| **is_deepest).count(), 1);
         assert!(laid_out(&deep, 1000).0.len() < 2000);
+    }
+
+    #[test]
+    fn a_visit_ends_where_its_visitor_stops_it() {
+        let json = format!(r#"[{{"key": "a skipped value"}},{}1]"#, "1,".repeat(100_000));
+        let mut shown = Vec::new();
+        visit(&json, |place| {
+            shown.push(place.shown);
+            match place.key {
+                Some(_) => Visit::Skip,
+                None if place.shown > 14 => Visit::Stop,
+                None => Visit::Enter,
+            }
+        });
+        assert_eq!(shown, [0, 1, 9, 11, 13, 15]);
     }
 }

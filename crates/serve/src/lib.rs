@@ -1,4 +1,4 @@
-//! Leveret's server: submit and follow jobs over HTTP, keep dead letters and replay them.
+//! Leveret's server: submit and follow jobs over HTTP, run workflows, keep dead letters and replay them.
 //!
 //! The crate is a library: the `leveret` command runs it, and other programs can run it beside their own work.
 //!
@@ -23,6 +23,7 @@
 //! * `dead`: dead letters ingested from the broker, kept, and replayed.
 //! * `workflow_metrics`, `publisher_task`, `consumers`: what the parts of the server that run workflows share.
 //! * `services`: the state that the modules below share.
+//! * `idempotency`: keys with which a repeated request gets the same response.
 //! * `jobs`: submit, find, wait for, cancel and retry jobs. It has no HTTP, so that commands use it too.
 //! * `workflows`: start, run, show, cancel and retry workflows. It has no HTTP either.
 //! * `tracker`: moves status updates of tracked jobs from the broker into the store.
@@ -34,6 +35,7 @@ pub mod dead;
 mod detached;
 mod field_error;
 mod http;
+mod idempotency;
 pub mod jobs;
 mod json;
 mod options;

@@ -78,7 +78,7 @@ fn updates(batch: &Batch) -> impl Iterator<Item = leveret::status_update::Status
 
 /// Marks jobs as stale after an absence longer than the broker keeps their updates.
 async fn reconcile(store: &Store) {
-    let (kept, mut logged) = (millis(STATUS_KEPT), false);
+    let (kept, mut is_logged) = (millis(STATUS_KEPT), false);
     loop {
         let now = now_ms();
         let noted = match store.heard_at().await {
@@ -91,11 +91,10 @@ async fn reconcile(store: &Store) {
             Ok(jobs) => {
                 return tracing::warn!(jobs, "status updates expired while no server ran: these jobs may be stale");
             }
-            Err(_) if logged => {}
-            Err(error) => {
+            Err(error) if !std::mem::replace(&mut is_logged, true) => {
                 tracing::warn!(error = leveret::text::error_chain(&error), "the store is unreachable, retrying");
-                logged = true;
             }
+            Err(_) => {}
         }
         sleep(PAUSE).await;
     }

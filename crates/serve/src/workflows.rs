@@ -1,8 +1,8 @@
 //! Workflows: started, run, shown, cancelled and retried. The module has no HTTP, so that commands use it too.
 //!
-//! In the order of a workflow's life: `submission` (a definition from a client), `operate` (start, cancel, pause, retry),
-//! `ingest` (definitions and the ends of steps from the broker), `publish` (what follows from them), `show`, `view` and `status` (responses),
-//! `follow`, `drawing` (pictures). `run` is the part of the server process.
+//! In the order of a workflow's life: `submission` (a definition from a client), `operate` (start, cancel, pause,
+//! retry), `ingest` (definitions and the ends of steps from the broker), `publish` (what follows from them), `show`,
+//! `view` and `status` (responses), `follow`, `drawing` (pictures). `run` is the part of the server process.
 //!
 //! The store applies what happens in one transaction with an outbox. A message of the broker is acked after the commit, so
 //! a server can be killed at any moment.
@@ -26,5 +26,6 @@ pub use self::{
     operate::Command,
     show::MOST_STEPS,
     status::{StepStatus, WorkflowStatus},
-    view::{JobResult, StepView, Steps, WorkflowProgress, WorkflowView},
+    submission::{check, read},
+    view::{JobResult, ResultJson, StepView, Steps, WorkflowProgress, WorkflowView},
 };

@@ -115,8 +115,8 @@ impl Store {
         Ok(())
     }
 
-    /// Releases a claimed key without a response, because the broker is unreachable. The next claim gets it, with the
-    /// same ids.
+    /// Releases a claimed key without a response, because its work has failed, or a part of it. The next claim gets the
+    /// key with the same ids.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {

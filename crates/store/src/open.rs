@@ -53,9 +53,9 @@ pub(crate) enum WriteLock {
 impl Store {
     /// Opens a database, and creates or updates Leveret's tables in it.
     ///
-    /// `sqlite:PATH` or a bare path is an SQLite file, which is created if it is missing. `postgres://…` or
-    /// `postgresql://…` is a PostgreSQL database, which must exist. Several servers may open one database at the same
-    /// time.
+    /// `sqlite:PATH`, or a bare path without `:`, `=`, `?` and `@`, is an SQLite file, which is created if it is missing.
+    /// `postgres://…` or `postgresql://…` is a PostgreSQL database, which must exist. Several servers may open one database
+    /// at the same time.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {

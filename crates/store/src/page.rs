@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 /// The bytes of the items of a page. Each text is bounded where it is received; this bounds a thousand of them.
-const PAGE_BYTES: usize = 1 << 20;
+pub(crate) const PAGE_BYTES: usize = 1 << 20;
 
 /// One page of a list.
 #[derive(Clone, Debug, PartialEq, Serialize)]

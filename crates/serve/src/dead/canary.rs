@@ -43,7 +43,7 @@ impl Canary {
             job: about.job.clone(),
             tracking_id: letter::tracking_id(&message, queue, catalogue)?,
             queue: queue.to_owned(),
-            origin: message.origin(),
+            origin: message.origin_digest(),
             hop: about.hop.saturating_add(1),
             fingerprint: about.fingerprint.clone(),
         })

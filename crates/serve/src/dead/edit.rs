@@ -3,7 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use leveret::{catalogue::Catalogue, time::now_ms};
-use leveret_store::AuditStamp;
+use leveret_store::{AuditStamp, DeadLetter, DeadState, time::to_rfc3339};
 use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
@@ -34,7 +34,7 @@ impl DeadLetterService {
     /// # Errors
     ///
     /// [`Error::Payload`] if the payload is not JSON, does not fit the job's schema, or has `"***"` where a value was hidden;
-    /// [`Error::NoLetter`], [`Error::Store`].
+    /// [`Error::NoLetter`], [`Error::NotDead`], [`Error::Store`].
     pub async fn edit(&self, id: i64, payload: &[u8], actor: &str) -> Result<CheckedAgainst, Error> {
         let letter = self.store.letter(id).await?.ok_or(Error::NoLetter(id))?;
         let text = text(&letter.about.job, payload)?;
@@ -51,22 +51,37 @@ impl DeadLetterService {
             return Err(Error::Payload { job: letter.about.job, field_errors });
         }
         let checked = check(&self.catalogue, &letter.about.job, &letter.about.queue, payload).await?;
-        let edited = self.store.edit(id, payload, AuditStamp { actor, at: now_ms() }).await?;
-        if edited { Ok(checked) } else { Err(Error::NoLetter(id)) }
+        if self.store.edit(id, payload, AuditStamp { actor, at: now_ms() }).await? {
+            return Ok(checked);
+        }
+        let letter = self.store.letter(id).await?.ok_or(Error::NoLetter(id))?;
+        Err(not_dead(&letter.about))
     }
 
     /// Restores the original payload of a dead letter.
     ///
     /// # Errors
     ///
-    /// [`Error::NotEdited`], [`Error::NoLetter`], [`Error::Store`].
+    /// [`Error::NotEdited`], [`Error::NoLetter`], [`Error::NotDead`], [`Error::Store`].
     pub async fn revert(&self, id: i64, actor: &str) -> Result<(), Error> {
         if self.store.revert(id, AuditStamp { actor, at: now_ms() }).await? {
             return Ok(());
         }
-        let letter = self.store.letter(id).await?;
-        Err(if letter.is_some_and(|letter| !letter.about.edited) { Error::NotEdited(id) } else { Error::NoLetter(id) })
+        let letter = self.store.letter(id).await?.ok_or(Error::NoLetter(id))?;
+        Err(if letter.about.edited { not_dead(&letter.about) } else { Error::NotEdited(id) })
     }
+}
+
+/// The error of a change of a letter that was not dead.
+fn not_dead(letter: &DeadLetter) -> Error {
+    let at = to_rfc3339(letter.state_at);
+    let fate = match letter.state {
+        DeadState::Purged => format!("was purged at {at}: restore it first"),
+        DeadState::Replayed => format!("was replayed at {at}: if its job fails again, edit the new dead letter"),
+        DeadState::Replaying => format!("is in a replay since {at}: stop the replay first"),
+        DeadState::Dead => format!("is a dead letter again since {at}: retry"),
+    };
+    Error::NotDead { id: letter.id, fate }
 }
 
 const HIDDEN: &str = "is \"***\", which stands for a value that was not shown: edit the payload as it is (`leveret dead show \

@@ -6,9 +6,17 @@ use crate::field_error::FieldError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The dead letter does not exist, or is not dead any more.
+    /// The dead letter does not exist.
     #[error("there is no dead letter {0}")]
     NoLetter(i64),
+    /// The dead letter was purged or replayed, so that it cannot be changed.
+    #[error("dead letter {id} {fate}")]
+    NotDead {
+        /// The letter's number.
+        id: i64,
+        /// The change of its state, the time of that, and the way out.
+        fate: String,
+    },
     /// The replay does not exist.
     #[error("there is no replay {0}")]
     NoReplay(i64),

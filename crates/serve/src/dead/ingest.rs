@@ -121,11 +121,14 @@ async fn report_ends(report: &ReportEnds, source: &Source, ends: Vec<StepEnd>) {
     if ends.is_empty() {
         return;
     }
-    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    let (mut backoff, mut is_logged) = (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), false);
     while let Err(error) = report(ends.clone()).await {
         let is_passing = error.is_unavailable();
-        let error = leveret::text::error_chain(&error);
-        tracing::warn!(%source, error, "cannot end the steps of workflows that are dead letters");
+        // A refusal after an outage is another fault.
+        if !mem::replace(&mut is_logged, true) || !is_passing {
+            let error = leveret::text::error_chain(&error);
+            tracing::warn!(%source, error, "cannot end the steps of workflows that are dead letters");
+        }
         if !is_passing {
             return;
         }
@@ -176,10 +179,47 @@ async fn alone(store: &Store, source: &Source, letter: &NewDead, error: &leveret
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use leveret_harness::shared_postgres;
     use leveret_store::DeadFilter;
 
     use super::*;
+
+    /// Fails as an unreachable store does, then as one that refuses, and then no longer.
+    fn failing(unreachable: u32, refusing: u32) -> ReportEnds {
+        let tries = AtomicU32::new(0);
+        Arc::new(move |_: Vec<StepEnd>| -> BoxFuture<'static, Result<(), leveret_store::Error>> {
+            let tried = tries.fetch_add(1, Ordering::Relaxed);
+            let result = if tried < unreachable {
+                Err(leveret_store::Error::Silent)
+            } else if tried < unreachable + refusing {
+                Err(leveret_store::Error::Address)
+            } else {
+                Ok(())
+            };
+            Box::pin(async move { result })
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ends_that_an_unreachable_store_does_not_take_are_logged_once_and_a_refusal_of_them_too() {
+        let end: StepEnd = serde_json::from_str(
+            r#"{"workflow": "order-17", "step": "charge", "life": 1, "origin": "6f1c", "attempt": 2,
+                "at": 1800000000000, "outcome": "completed", "result": 17}"#,
+        )
+        .unwrap();
+        for (unreachable, refusing, logged) in [(0, 0, 0), (9, 0, 1), (0, 1, 1), (9, 1, 2)] {
+            let log = tempfile::NamedTempFile::new().unwrap();
+            let subscriber = tracing_subscriber::fmt().with_writer(log.reopen().unwrap()).finish();
+            let _logging = tracing::subscriber::set_default(subscriber);
+            let source = Source::DeadLetters("money".into());
+            report_ends(&failing(unreachable, refusing), &source, vec![end.clone()]).await;
+            let lines = std::fs::read_to_string(log.path()).unwrap();
+            let found = lines.matches("cannot end the steps of workflows").count();
+            assert_eq!(found, logged, "{unreachable} times unreachable, {refusing} refused: {lines}");
+        }
+    }
 
     #[tokio::test]
     async fn a_letter_that_the_store_refuses_is_kept_without_its_fields_and_delays_no_other() {

@@ -125,8 +125,8 @@ impl DeadLetterService {
         }
     }
 
-    /// Leases as [`lease`](Self::lease) does, but waits for the end of a killed process's lease. A lease that is renewed meanwhile is an
-    /// error.
+    /// Leases as [`lease`](Self::lease) does, but waits for the end of a killed process's lease. A lease that is
+    /// renewed meanwhile is an error.
     pub(super) async fn lease_when_free(&self, id: i64) -> Result<LeasedReplay, Error> {
         let mut first = None;
         loop {

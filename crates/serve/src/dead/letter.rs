@@ -6,7 +6,7 @@ use leveret::{
     reader::{RawMessage, ReadMessage, Unreadable},
     status_update::{StatusUpdate, Transition},
     time::{at_unix_ms, unix_ms},
-    workflow::{Role, StepEnd, StepOutcome},
+    workflow::{Role, StepEnd, StepOutcome, engine::Phase},
 };
 use leveret_store::{DeadLetter, DeadSource, DeadState, NewDead, Store, StoredDeadLetter, fingerprint};
 
@@ -114,7 +114,7 @@ pub fn death(message: &RawMessage, letter: &NewDead, now: u64) -> Option<StatusU
         id: id.into(),
         job: letter.job.clone(),
         queue: letter.queue.clone(),
-        origin: Some(message.origin()),
+        origin: Some(message.origin_digest()),
         label: message.label().map(str::to_owned),
         priority: None,
         attempt: letter.attempt,
@@ -156,6 +156,10 @@ pub(crate) async fn refusal_of_workflow(
     Ok(match store.workflow(&step.workflow).await? {
         None => Some("its workflow is not known any more: start another one"),
         Some(workflow) if workflow.state.is_final() => Some("its workflow is undone or cancelled: start another one"),
+        // The workflow does not know of a replay before its end, and would compensate other steps meanwhile.
+        Some(workflow) if workflow.state.phase == Phase::Stopping => {
+            Some("its workflow is stopping: retry the step (leveret workflows retry) or wait for the end of the others")
+        }
         Some(_) => None,
     })
 }
@@ -174,7 +178,7 @@ pub fn queued(id: String, message: &RawMessage, letter: &DeadLetter, queue: &str
         id: id.into(),
         job: letter.job.clone(),
         queue: queue.to_owned(),
-        origin: Some(message.origin()),
+        origin: Some(message.origin_digest()),
         label: message.label().map(str::to_owned),
         priority: None,
         attempt: 1,

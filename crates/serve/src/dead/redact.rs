@@ -1,9 +1,9 @@
-//! Payloads for display: readable, without secrets, and cut to a length. Only hidden values are replaced in the original
-//! text, so that numbers keep their digits and repeated keys stay repeated.
+//! Payloads for display: readable, without secrets, and cut to a length. Only hidden values are replaced in the
+//! original text, so that numbers keep their digits and repeated keys stay repeated. Only the shown part is searched.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
-use leveret::reader::RawMessage;
+use leveret::{reader::RawMessage, workflow::END};
 
 use crate::json::{self, ValueAt, Visit};
 
@@ -22,8 +22,12 @@ const SECRET_KEYS: [&str; 12] = [
     "credit_card",
     "iban",
 ];
+/// The header with which a message proves that it is of a job: its value is a secret of the job's messages.
+const ORIGIN: &str = "leveret-origin";
 /// Replaces a hidden value.
 const MASK: &str = "***";
+/// The same as JSON.
+const MASKED: &str = "\"***\"";
 /// The greatest length of a shown payload, in bytes.
 const LONGEST: usize = 64 * 1024;
 
@@ -49,12 +53,30 @@ impl RedactionRules {
         Self { rules: rules.into_iter().filter(|rule| !plain(rule).is_empty()).collect() }
     }
 
+    /// The rules for messages of this job. The payload of [`END`] also has the secret of its workflow, `origin`.
+    ///
+    /// ```
+    /// use leveret::workflow::END;
+    /// use leveret_serve::dead::redact::RedactionRules;
+    ///
+    /// let rules = RedactionRules::default();
+    /// let end = br#"{"workflow": "order-17", "origin": "6f1c"}"#;
+    /// assert_eq!(rules.of_job(END).text(end), r#"{"workflow": "order-17", "origin": "***"}"#);
+    /// ```
+    #[must_use]
+    pub fn of_job(&self, job: &str) -> Cow<'_, Self> {
+        if job != END {
+            return Cow::Borrowed(self);
+        }
+        Cow::Owned(Self { rules: self.rules.iter().cloned().chain(["/origin".to_owned()]).collect() })
+    }
+
     /// The payload for people: JSON with one value a line. A payload that is not JSON, or too long, is an excerpt.
     #[must_use]
     pub fn show(&self, payload: &[u8]) -> String {
-        let Some(redacted) = self.redacted(payload) else { return excerpt(payload) };
-        let (lines, read) = json::laid_out(&redacted, LONGEST);
-        if read == redacted.len() { lines } else { format!("{lines}{}", rest(redacted.len() - read)) }
+        let Some((text, more)) = self.redacted(payload) else { return excerpt(payload) };
+        let (lines, read) = json::laid_out(&text, LONGEST);
+        lines + &rest(text.len() - read + more)
     }
 
     /// The payload for programs: redacted, with its original whitespace.
@@ -66,7 +88,7 @@ impl RedactionRules {
     /// Like [`text`](Self::text); `None` if the payload is not JSON, because secrets in it cannot be found.
     #[must_use]
     pub fn json_text(&self, payload: &[u8]) -> Option<String> {
-        self.redacted(payload).map(|text| cut(&text))
+        self.redacted(payload).map(|(text, more)| text + &rest(more))
     }
 
     /// All properties and headers of a message, redacted.
@@ -74,33 +96,49 @@ impl RedactionRules {
     pub fn fields(&self, message: &RawMessage) -> Vec<(String, String)> {
         let shown = |(name, value): (String, String)| {
             let is_json = value.trim_start().starts_with(['{', '[']);
-            let redacted = if is_json { self.redacted(value.as_bytes()) } else { None };
+            let redacted = if is_json { self.json_text(value.as_bytes()) } else { None };
             (name, redacted.unwrap_or(value))
         };
-        message.fields_without(|name| self.is_secret(name)).into_iter().map(shown).collect()
+        message.fields_without(|name| self.is_secret_header(name)).into_iter().map(shown).collect()
     }
 
-    /// The text of a JSON payload, with hidden values replaced by `"***"`.
-    fn redacted(&self, payload: &[u8]) -> Option<String> {
+    /// The first part of a JSON payload, with `"***"` in place of hidden values, and the number of bytes after it.
+    fn redacted(&self, payload: &[u8]) -> Option<(String, usize)> {
         let text = json::text(payload).ok()?;
-        let hidden = json::visit(text, |place| if self.hides(place) { Visit::Skip } else { Visit::Enter });
-        let (mut redacted, mut from) = (String::with_capacity(text.len()), 0);
+        let (mut until, mut masks) = (text.len(), 0);
+        let hidden = json::visit(text, |place| {
+            if place.shown + masks * MASKED.len() > LONGEST {
+                until = text.len() - place.rest.len();
+                return Visit::Stop;
+            }
+            if self.hides(place) {
+                masks += 1;
+                return Visit::Skip;
+            }
+            Visit::Enter
+        });
+        let (mut redacted, mut from) = (String::new(), 0);
         for range in hidden {
             redacted.push_str(&text[from..range.start]);
-            redacted.push_str("\"***\"");
+            redacted.push_str(MASKED);
             from = range.end;
         }
-        redacted.push_str(&text[from..]);
-        Some(redacted)
+        // The last value may be a text of any length.
+        let room = LONGEST.saturating_sub(redacted.len());
+        let until = text.floor_char_boundary(until.min(from + room));
+        redacted.push_str(&text[from..until]);
+        Some((redacted, text.len() - until))
     }
 
+    /// Returns whether a value is hidden. One that is nested too deeply to be searched is.
     fn hides(&self, place: &ValueAt<'_>) -> bool {
-        place.key.is_some_and(|key| self.is_secret(key))
+        place.is_deepest
+            || place.key.is_some_and(|key| self.is_secret(key))
             || self.rules.iter().any(|rule| rule == place.pointer && !rule.is_empty())
             || self.hides_within(place.rest)
     }
 
-    /// Returns whether a string is itself JSON with a secret in it.
+    /// Returns whether a string is itself JSON with a secret in it. No more of it can be shown than is searched.
     fn hides_within(&self, rest: &str) -> bool {
         if !rest.starts_with('"') {
             return false;
@@ -112,8 +150,8 @@ impl RedactionRules {
         let mut hides = false;
         if let Ok(text) = json::text(inner.as_bytes()) {
             json::visit(text, |place| {
-                hides |= self.hides(place);
-                if hides { Visit::Skip } else { Visit::Enter }
+                hides |= place.shown <= LONGEST && self.hides(place);
+                if hides || place.shown > LONGEST { Visit::Stop } else { Visit::Enter }
             });
         }
         hides
@@ -125,6 +163,10 @@ impl RedactionRules {
         let key = plain(key);
         let own = self.rules.iter().map(String::as_str).filter(|rule| !rule.starts_with('/'));
         SECRET_KEYS.into_iter().chain(own).any(|rule| key.ends_with(&plain(rule)))
+    }
+
+    fn is_secret_header(&self, name: &str) -> bool {
+        name == ORIGIN || self.is_secret(name)
     }
 }
 
@@ -176,12 +218,12 @@ fn excerpt(payload: &[u8]) -> String {
 }
 
 fn cut(text: &str) -> String {
-    let Some(more) = text.len().checked_sub(LONGEST).filter(|more| *more > 0) else { return text.to_owned() };
-    format!("{}{}", &text[..text.floor_char_boundary(LONGEST)], rest(more))
+    let shown = &text[..text.floor_char_boundary(LONGEST)];
+    format!("{shown}{}", rest(text.len() - shown.len()))
 }
 
 fn rest(bytes: usize) -> String {
-    format!("\n… and {bytes} bytes more")
+    if bytes > 0 { format!("\n… and {bytes} bytes more") } else { String::new() }
 }
 
 #[cfg(test)]
@@ -207,6 +249,55 @@ mod tests {
     fn a_secret_in_json_within_a_string_is_hidden_beside_half_a_pair_of_surrogates() {
         let payload = br#"{"body": "{\"note\": \"\ud800\", \"password\": \"hunter2\"}"}"#;
         assert_eq!(RedactionRules::default().text(payload), r#"{"body": "***"}"#);
+    }
+
+    #[test]
+    fn what_is_nested_too_deeply_to_be_searched_is_hidden() {
+        let rules = RedactionRules::default();
+        let within = |depth: usize, inner: &str| format!("{}{inner}{}", "[".repeat(depth), "]".repeat(depth));
+        let secret = r#"{"token":"hunter2"}"#;
+        assert_eq!(rules.text(within(127, secret).as_bytes()), within(127, r#"{"token":"***"}"#));
+        for depth in [128, 129, 2_000_000] {
+            let payload = within(depth, secret);
+            assert_eq!(rules.text(payload.as_bytes()), within(128, MASKED), "{depth}");
+            assert!(!rules.show(payload.as_bytes()).contains("hunter2"), "{depth}");
+            assert_eq!(rules.text(format!("[\"{}\"]", within(depth, "{}")).as_bytes()), r#"["***"]"#);
+        }
+        assert_eq!(rules.text(within(128, "17").as_bytes()), within(128, "17"));
+    }
+
+    #[test]
+    fn only_the_part_of_a_payload_that_is_shown_is_searched_for_secrets() {
+        let rules = RedactionRules::default();
+        let secrets = format!("[{}1]", r#"{"token":"hunter2"},"#.repeat(100_000));
+        let text = rules.text(secrets.as_bytes());
+        assert!(text.len() < LONGEST + 100 && !text.contains("hunter2"), "{} bytes", text.len());
+        let more: usize = text.split(' ').rev().nth(2).unwrap().parse().unwrap();
+        let shown = text.find('\n').unwrap() * r#"{"token":"hunter2"},"#.len() / r#"{"token":"***"},"#.len();
+        assert!((shown + more).abs_diff(secrets.len()) < 100, "{shown} and {more} of {} bytes", secrets.len());
+        let late = format!(r#"{{"text":"{}","token":"hunter2"}}"#, "ä".repeat(LONGEST));
+        for shown in [rules.text(late.as_bytes()), rules.show(late.as_bytes())] {
+            assert!(shown.len() < LONGEST + 100 && !shown.contains("hunter2"), "{} bytes", shown.len());
+            assert!(shown.ends_with("bytes more"));
+        }
+    }
+
+    #[test]
+    fn the_origin_of_a_job_is_hidden_in_its_headers_and_in_the_end_of_a_step() {
+        let header = |name: &str, text: &str| {
+            let length = u32::try_from(text.len()).unwrap().to_be_bytes();
+            [&[u8::try_from(name.len()).unwrap()], name.as_bytes(), b"S", &length, text.as_bytes()].concat()
+        };
+        let table = [header("leveret-origin", "6f1c"), header("tenant", "acme")].concat();
+        let length = u32::try_from(table.len()).unwrap().to_be_bytes();
+        let properties = [b"\x20\x00".as_slice(), &length, &table].concat();
+        let message = RawMessage::from_parts(&properties, Vec::new()).unwrap();
+        let rules = RedactionRules::default();
+        let expected = [("leveret-origin", MASK), ("tenant", "acme")];
+        assert_eq!(rules.fields(&message), expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
+        let payload = br#"{"origin": "6f1c"}"#;
+        assert_eq!(rules.of_job(END).text(payload), r#"{"origin": "***"}"#);
+        assert_eq!(rules.of_job("email.send").text(payload), r#"{"origin": "6f1c"}"#);
     }
 
     #[test]

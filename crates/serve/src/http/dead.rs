@@ -234,6 +234,7 @@ async fn revert(
     responses(
         (status = 200, description = "The letter has the payload.", body = Edited),
         (status = 404),
+        (status = 409),
         (status = 503),
     )
 )]

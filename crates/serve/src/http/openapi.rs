@@ -84,14 +84,16 @@ fn description(status: &str) -> Option<&'static str> {
         "401" => "The server has tokens, and the request has no valid bearer token.",
         "403" => "The token is a viewer's. On a server without tokens: the request is not from this machine itself.",
         "404" => {
-            "Not known here. A tracked job that was not submitted through this API is known once a worker has received it."
+            "No such task, workflow, step, dead letter or replay is known here. A tracked job that was not submitted \
+             through this API is known once a worker has received it, and a workflow that was not started through it \
+             once a server has read it from the broker."
         }
         "408" => "The body took too long to arrive.",
         "409" => "Not possible in this state, or the idempotency key belongs to another request or one under way.",
         "413" => "The body or a payload is too large.",
         "415" => "The body is not of the expected type.",
         "422" => "Not valid: `errors` has each place and reason.",
-        "429" => "Too many requests wait for tasks.",
+        "429" => "Too many clients wait for tasks or workflows.",
         "500" => "The server failed.",
         "503" => {
             "The broker is unreachable or blocked, or the store is unreachable. Nothing was done, except for the kind \

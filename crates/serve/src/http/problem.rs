@@ -219,7 +219,7 @@ impl From<dead::Error> for Problem {
         let detail = error.to_string();
         match error {
             Error::NoLetter(_) | Error::NoReplay(_) => Self::new(StatusCode::NOT_FOUND, "not-found", detail),
-            Error::Running(_) | Error::Ended(_) | Error::NotEdited(_) => {
+            Error::Running(_) | Error::Ended(_) | Error::NotEdited(_) | Error::NotDead { .. } => {
                 Self::new(StatusCode::CONFLICT, "conflict", detail)
             }
             Error::Payload { field_errors, .. } => Self::invalid(detail, field_errors),

@@ -1,7 +1,7 @@
 //! Errors of operations on jobs.
 
 use super::task::Status;
-use crate::field_error::FieldError;
+use crate::{field_error::FieldError, idempotency::TakenKey};
 use leveret::PublishError;
 
 /// An operation on a job that failed.
@@ -63,6 +63,15 @@ pub enum Error {
 impl Error {
     pub(crate) fn invalid(field_error: FieldError) -> Self {
         Self::Invalid { field_errors: vec![field_error] }
+    }
+}
+
+impl From<TakenKey> for Error {
+    fn from(key: TakenKey) -> Self {
+        match key {
+            TakenKey::Reused => Self::KeyReused,
+            TakenKey::InFlight => Self::KeyInFlight,
+        }
     }
 }
 

@@ -138,7 +138,7 @@ impl Services {
         }
         let Some(origin) = &job.origin else { return Ok(letter.job == job.job && letter.queue == job.queue) };
         let Some(letter) = self.store.letter(letter.id).await? else { return Ok(false) };
-        Ok(letter::as_it_died(&letter).is_ok_and(|message| message.origin() == *origin))
+        Ok(letter::as_it_died(&letter).is_ok_and(|message| message.origin_digest() == *origin))
     }
 
     async fn publish_letter(&self, letter: &StoredDeadLetter, job: &TrackedJob) -> Result<(), Error> {

@@ -11,9 +11,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
-use leveret::{NewJob, PublishError, catalogue::CatalogueEntry, status_update::StatusUpdate, time::now_ms};
-use leveret_store::{IdempotencyClaim, IdempotencyRequest};
-use serde_json::{Value, json};
+use leveret::{NewJob, PublishError, catalogue::CatalogueEntry, status_update::StatusUpdate};
 use uuid::Uuid;
 
 use super::{
@@ -22,8 +20,9 @@ use super::{
     submission::{Due, Submission},
 };
 use crate::{
-    detached::run_detached,
     field_error::FieldError,
+    idempotency::{ClaimedIds, Idempotency},
+    recorder::Reservation,
     schema::{CheckBudget, checked},
     services::Services,
 };
@@ -32,15 +31,6 @@ use crate::{
 pub const MOST_AT_ONCE: usize = 1000;
 /// The time limit of a request beside its publishes, which have their own.
 const CLAIM_MARGIN: Duration = Duration::from_secs(30);
-
-/// The identity of a request: a second request with the same one gets the response of the first.
-#[derive(Clone, Debug)]
-pub struct Idempotency {
-    /// The client's key.
-    pub key: String,
-    /// A digest of the body: another body under the same key is an error.
-    pub body_hash: String,
-}
 
 /// A valid submission, and its catalogue entry.
 struct CheckedSubmission {
@@ -88,8 +78,11 @@ impl Services {
         let services = self.clone();
         let checked = checked(move || services.check_all(submissions)).await;
         let checked = checked.ok_or_else(|| Error::Unprepared { reason: "no thread for checks".to_owned() })??;
+        let reservation = self.recorder.reserve(checked.len()).ok_or(Error::StoreAway)?;
+        let ids = checked.iter().map(|_| Uuid::now_v7().to_string()).collect();
+        let lease = self.broker.config().publish_timeout + CLAIM_MARGIN;
         let services = self.clone();
-        run_detached(services.accept(checked, idempotency)).await
+        self.once(idempotency, ids, lease, move |claimed| services.accept(checked, claimed, reservation)).await
     }
 
     fn check_all(&self, submissions: Vec<Submission>) -> Result<Vec<CheckedSubmission>, Error> {
@@ -107,23 +100,13 @@ impl Services {
     async fn accept(
         self,
         checked: Vec<CheckedSubmission>,
-        idempotency: Option<Idempotency>,
+        ClaimedIds { ids, is_resumed }: ClaimedIds,
+        reservation: Reservation,
     ) -> Result<Vec<Result<String, PublishError>>, Error> {
-        let reservation = self.recorder.reserve(checked.len()).ok_or(Error::StoreAway)?;
-        let mut ids: Vec<_> = checked.iter().map(|_| Uuid::now_v7().to_string()).collect();
         let mut published = HashSet::new();
-        if let Some(idempotency) = &idempotency {
-            match self.claim(idempotency, &ids).await? {
-                IdempotencyClaim::New { task_ids } if task_ids == ids => {}
-                IdempotencyClaim::New { task_ids } => {
-                    // An earlier request was interrupted. The jobs that it published are not published again.
-                    published.extend(self.store.jobs_by_ids(&task_ids).await?.into_iter().map(|job| job.id));
-                    ids = task_ids;
-                }
-                IdempotencyClaim::Done(answer) => return Ok(ids_of(&answer).into_iter().map(Ok).collect()),
-                IdempotencyClaim::InFlight => return Err(Error::KeyInFlight),
-                IdempotencyClaim::Other => return Err(Error::KeyReused),
-            }
+        if is_resumed {
+            // The jobs that the earlier request published are not published again.
+            published.extend(self.store.jobs_by_ids(&ids).await?.into_iter().map(|job| job.id));
         }
         let at = SystemTime::now();
         let jobs = checked.into_iter().zip(&ids).map(|(checked, id)| checked.into_job().id(id).into_queued(at));
@@ -138,7 +121,7 @@ impl Services {
         let window = usize::from(self.broker.config().publish_window.get());
         let results: Vec<_> = stream::iter(publishes.collect::<Vec<_>>()).buffered(window).collect().await;
         let queued = updates.into_iter().zip(&results).filter(|(_, fate)| fate.is_ok()).map(|(mut update, _)| {
-            // The interrupted request chose the origin of a job that it published.
+            // The earlier request chose the origin of a job that it published.
             update.origin = update.origin.filter(|_| !published.contains(update.id.as_str()));
             update
         });
@@ -146,31 +129,7 @@ impl Services {
         if !queued.is_empty() {
             self.recorder.record(queued, reservation).await;
         }
-        if let Some(idempotency) = &idempotency {
-            self.settle_claim(idempotency, &results).await;
-        }
         Ok(results)
-    }
-
-    async fn claim(&self, idempotency: &Idempotency, ids: &[String]) -> Result<IdempotencyClaim, Error> {
-        let claiming = IdempotencyRequest { key: &idempotency.key, body_hash: &idempotency.body_hash, task_ids: ids };
-        let lease = self.broker.config().publish_timeout + CLAIM_MARGIN;
-        Ok(self.store.claim(&claiming, now_ms(), lease).await?)
-    }
-
-    /// Stores the response, or releases the key for another try. If this fails, the key's lease ends by itself.
-    async fn settle_claim(&self, idempotency: &Idempotency, results: &[Result<String, PublishError>]) {
-        let ids: Option<Vec<_>> = results.iter().map(|fate| fate.as_ref().ok()).collect();
-        let settled = match ids {
-            Some(ids) => self.store.finish(&idempotency.key, &json!(ids)).await,
-            None => self.store.release(&idempotency.key).await,
-        };
-        if let Err(error) = settled {
-            tracing::warn!(
-                error = leveret::text::error_chain(&error),
-                "cannot settle an idempotency key: it stays claimed until its lease ends"
-            );
-        }
     }
 }
 
@@ -197,9 +156,4 @@ impl CheckedSubmission {
             Due::At(ms) => job.at(SystemTime::UNIX_EPOCH + Duration::from_millis(ms)),
         }
     }
-}
-
-fn ids_of(answer: &Value) -> Vec<String> {
-    let ids = answer.as_array().into_iter().flatten();
-    ids.filter_map(|id| id.as_str().map(str::to_owned)).collect()
 }

@@ -1,7 +1,7 @@
 //! Errors of operations on workflows.
 
 use super::status::WorkflowStatus;
-use crate::field_error::FieldError;
+use crate::{field_error::FieldError, idempotency::TakenKey};
 
 /// An operation on a workflow that failed.
 #[derive(Debug, thiserror::Error)]
@@ -25,8 +25,12 @@ pub enum Error {
     /// A request with this idempotency key is under way.
     #[error("a request with this idempotency key is under way")]
     KeyInFlight,
-    /// No workflow has the id: it may be deleted, or its definition may still be in the broker.
-    #[error("no workflow {id:?} is known here; workflows are deleted when their retention is over")]
+    /// No workflow has the id: its definition may still be in the broker or be a dead letter, or it is deleted.
+    #[error(
+        "no workflow {id:?} is known here. A workflow that was started through this API is known at once, another one \
+         once a server has read it from the broker; a definition that is not valid becomes a dead letter. Workflows are \
+         deleted when their retention is over"
+    )]
     NotFound {
         /// The id.
         id: String,
@@ -59,4 +63,13 @@ pub enum Error {
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] leveret_store::Error),
+}
+
+impl From<TakenKey> for Error {
+    fn from(key: TakenKey) -> Self {
+        match key {
+            TakenKey::Reused => Self::KeyReused,
+            TakenKey::InFlight => Self::KeyInFlight,
+        }
+    }
 }

@@ -7,7 +7,7 @@ use leveret_store::StoredWorkflow;
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout_at};
 
-use super::{error::Error, operate::waiter_key, status::WorkflowStatus, view::WorkflowView};
+use super::{error::Error, operate::waiter_key, view::WorkflowView};
 use crate::{services::Services, waiters::Waiter};
 
 /// The changes of a workflow until its end; see [`Services::follow_workflow`].
@@ -24,6 +24,8 @@ pub struct FollowingWorkflow {
 
 /// The longest time without a look at the steps. A worker that starts one changes no row of the workflow.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The time in which the definition of a followed workflow arrives from the broker.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(5);
 
 impl WorkflowView {
     /// A version of the workflow's state: it changes with the state, and is the same for all servers on one store.
@@ -35,7 +37,8 @@ impl WorkflowView {
 }
 
 impl Services {
-    /// Waits until a workflow ends, but not longer than `within`, and returns its state then.
+    /// Waits until a workflow ends, but not longer than `within`, and returns its state then. An unknown workflow may
+    /// still be in the broker, so it is waited for too.
     ///
     /// # Errors
     ///
@@ -44,22 +47,37 @@ impl Services {
         let deadline = Instant::now() + within;
         // Registered before the first query, so that no change is missed between them.
         let waiter = self.waiters.watch(&waiter_key(id)).ok_or(Error::TooManyWait)?;
-        while !WorkflowStatus::of(&self.known_workflow(id).await?.status()).is_end() {
+        let has_ended = |workflow: &StoredWorkflow| workflow.status().is_end();
+        self.wait_until(id, &waiter, deadline, has_ended).await?;
+        self.workflow(id).await
+    }
+
+    /// Waits until the store has the workflow in this state, until the deadline, or until the server stops.
+    async fn wait_until(
+        &self,
+        id: &str,
+        waiter: &Waiter,
+        deadline: Instant,
+        is_so: impl Fn(&StoredWorkflow) -> bool,
+    ) -> Result<(), Error> {
+        while !self.store.workflow(id).await?.is_some_and(|workflow| is_so(&workflow)) {
             if timeout_at(deadline, waiter.update()).await != Ok(true) {
                 break;
             }
         }
-        self.workflow(id).await
+        Ok(())
     }
 
     /// Follows a workflow: yields its state after each change. A client that followed before gives the last
-    /// [version](WorkflowView::version) that it has, and does not receive it again.
+    /// [version](WorkflowView::version) that it has, and does not receive it again. An unknown workflow is waited for
+    /// some seconds.
     ///
     /// # Errors
     ///
     /// [`Error::NotFound`], [`Error::TooManyWait`], [`Error::Store`].
     pub async fn follow_workflow(&self, id: &str, last: Option<&str>) -> Result<FollowingWorkflow, Error> {
         let waiter = self.waiters.watch(&waiter_key(id)).ok_or(Error::TooManyWait)?;
+        self.wait_until(id, &waiter, Instant::now() + ARRIVES_WITHIN, |_| true).await?;
         let workflow = self.workflow(id).await?;
         let ended = workflow.status.is_end() && last == Some(workflow.version().as_str());
         let last = last.map(str::to_owned);
@@ -74,8 +92,9 @@ impl FollowingWorkflow {
         self.ended
     }
 
-    /// The workflow's state now if it was not yielded yet, or else after its next change. None after its end, when it was
-    /// deleted, or when the server stops. Waits while the store is unreachable.
+    /// Returns the workflow's state if it was not returned before, or else the state after the next change. Returns
+    /// `None` after the workflow's end, when it was deleted, or when the server stops. Waits while the store is
+    /// unreachable.
     pub async fn next(&mut self) -> Option<WorkflowView> {
         while !self.ended {
             match self.look().await {

@@ -1,21 +1,22 @@
 //! Moves definitions and the ends of steps from the broker into the store. A batch is acked after its commit.
 //!
-//! What can never be applied is kept as a dead letter of the queue `leveret.v1.workflows`, with the reason.
+//! A message that can never be applied becomes a dead letter of the queue `leveret.v1.workflows`, with the reason.
 
 use std::time::Duration;
 
 use leveret::{
     Error,
     backoff::Backoff,
-    reader::{QueueReader, ReadMessage, Source},
+    reader::{ERROR_TEXT_LIMIT, QueueReader, ReadMessage, Source},
     time::now_ms,
     topology::Topology,
     workflow::{
-        END, START, StepEnd, Workflow,
+        DEFINITION_LIMIT, END, START, StepEnd, Workflow,
         engine::{Input, Refusal},
     },
 };
 use leveret_store::{DeadSource, InputOutcome, NewDead, NewWorkflow, WorkflowInput};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::{dead::letter, services::Services};
@@ -24,7 +25,9 @@ use crate::{dead::letter, services::Services};
 const AT_ONCE: usize = PREFETCH as usize;
 /// The prefetch. A definition may have 8 MiB, so it bounds the memory to 256 MiB.
 const PREFETCH: u16 = 32;
-/// The tries after which an input that is alone counts as unreadable.
+/// The largest message in bytes that is read without another thread: that takes less than a millisecond.
+const READ_AT_ONCE: usize = 64 * 1024;
+/// Failed attempts to store a single input, after which it becomes a dead letter.
 const MOST_TRIES: u32 = 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -33,8 +36,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) async fn ingest(services: &Services, stop: &CancellationToken) -> Result<(), Error> {
     let mut feed = QueueReader::new(&services.broker, Source::Workflows, PREFETCH)?;
     while let Some(batch) = stop.run_until_cancelled(feed.next(AT_ONCE)).await {
-        let read: Vec<_> = batch.messages().iter().map(|message| (message, read(message))).collect();
-        if stop.run_until_cancelled(services.keep(read)).await.is_none() {
+        let kept = async {
+            let mut read = Vec::with_capacity(batch.messages().len());
+            for message in batch.messages() {
+                read.push((message, read_apart(message).await));
+            }
+            services.keep(read).await;
+        };
+        if stop.run_until_cancelled(kept).await.is_none() {
             break;
         }
         feed.ack(batch);
@@ -43,10 +52,24 @@ pub(super) async fn ingest(services: &Services, stop: &CancellationToken) -> Res
     Ok(())
 }
 
+/// Reads a message: a large one on another thread, so that nothing else of the server waits for it.
+async fn read_apart(message: &ReadMessage) -> Result<WorkflowInput, String> {
+    let size = message.message().payload().len();
+    if size > DEFINITION_LIMIT {
+        return Err(format!("the message has {size} bytes, and at most {DEFINITION_LIMIT} are possible"));
+    }
+    if size <= READ_AT_ONCE {
+        return read(message.job(), message.message().payload());
+    }
+    let (kind, message) = (message.job().map(str::to_owned), message.message().clone());
+    let reading = spawn_blocking(move || read(kind.as_deref(), message.payload()));
+    // It only fails by a panic, or if the runtime ends.
+    reading.await.unwrap_or_else(|error| Err(format!("the message cannot be read: {error}")))
+}
+
 /// Reads a message, or returns the reason why it can never be applied.
-fn read(message: &ReadMessage) -> Result<WorkflowInput, String> {
-    let payload = message.message().payload();
-    match message.job() {
+fn read(kind: Option<&str>, payload: &[u8]) -> Result<WorkflowInput, String> {
+    match kind {
         Some(START) => {
             let workflow: Workflow = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
             workflow.check().map_err(|error| error.to_string())?;
@@ -82,7 +105,8 @@ impl Services {
         }
     }
 
-    /// Tries until the store has applied all inputs. A refused batch is halved until the refused input is alone.
+    /// Retries until the store has applied all inputs. A refused batch is halved until the refused input is alone. All other
+    /// errors, such as a missing permission, are of the database: the messages wait until an operator has repaired it.
     async fn keep_inputs(&self, inputs: Vec<(&ReadMessage, WorkflowInput)>) {
         let (mut backoff, mut tries) = (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), 0);
         loop {
@@ -91,21 +115,22 @@ impl Services {
                 Ok(applied) => return self.log(&inputs, &applied.outcomes),
                 Err(error) => error,
             };
-            if !error.is_unavailable() && inputs.len() > 1 {
+            let is_of_an_input = error.is_refusal() || error.is_unreadable();
+            if is_of_an_input && inputs.len() > 1 {
                 let mut first = inputs;
                 let second = first.split_off(first.len() / 2);
                 Box::pin(self.keep_inputs(first)).await;
                 return Box::pin(self.keep_inputs(second)).await;
             }
-            // What cannot be read, such as the row of a newer server, must not hold up all others.
-            let is_final = error.is_refusal() || (!error.is_unavailable() && tries >= MOST_TRIES);
+            // An unreadable row, for example of a newer server, must not hold up the other messages.
+            let is_final = error.is_refusal() || (is_of_an_input && tries >= MOST_TRIES);
             if is_final && let [(message, _)] = inputs.as_slice() {
                 let reason = leveret::text::error_chain(&error).to_string();
                 return self.keep_dead(&[self.dead(message, &reason)]).await;
             }
             if tries == 1 {
                 let error = leveret::text::error_chain(&error);
-                tracing::warn!(error, "cannot store what happened to workflows: it waits in the broker");
+                tracing::warn!(error, "cannot apply messages of workflows, retrying: they stay in the broker");
             }
             backoff.sleep().await;
         }
@@ -138,16 +163,13 @@ impl Services {
     fn dead(&self, message: &ReadMessage, reason: &str) -> NewDead {
         let queue = Topology::new(&self.broker.config().namespace).workflows();
         let new = letter::as_new(message, DeadSource::Dead, &queue);
-        tracing::error!(
-            job_id = new.job_id,
-            error = reason,
-            "a message to the workflows cannot be read: it is a dead letter"
-        );
+        let error = &reason[..reason.floor_char_boundary(ERROR_TEXT_LIMIT)];
+        tracing::error!(job_id = new.job_id, error, "a message to the workflows cannot be read: it is a dead letter");
         self.workflow_metrics.rejected();
-        NewDead { kind: "decode".to_owned(), error: reason.to_owned(), ..new }
+        NewDead { kind: "decode".to_owned(), error: error.to_owned(), ..new }
     }
 
-    /// Tries until the store has the dead letters.
+    /// Retries until the store has the dead letters.
     async fn keep_dead(&self, letters: &[NewDead]) {
         let (mut backoff, mut is_logged) = (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), false);
         while let Err(error) = self.store.ingest(letters, now_ms()).await {

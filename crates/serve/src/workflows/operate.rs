@@ -5,18 +5,21 @@ use std::time::SystemTime;
 use leveret::{
     time::{now_ms, unix_ms},
     workflow::{
-        StepEnd,
+        StepEnd, Workflow,
         engine::{Input, Refusal, Which},
     },
 };
-use leveret_store::{
-    AppliedWorkflows, AuditStamp, IdempotencyClaim, IdempotencyRequest, InputOutcome, NewWorkflow, StoredWorkflow,
-    WorkflowInput,
-};
-use serde_json::{Value, json};
+use leveret_store::{AppliedWorkflows, AuditStamp, InputOutcome, NewWorkflow, StoredWorkflow, WorkflowInput};
+use serde_json::json;
+use uuid::Uuid;
 
 use super::{error::Error, status::WorkflowStatus};
-use crate::{detached::run_detached, jobs::Idempotency, schema::checked, services::Services};
+use crate::{
+    detached::run_detached,
+    idempotency::{ClaimedIds, Idempotency},
+    schema::checked,
+    services::Services,
+};
 
 /// The time for which a request has its idempotency key.
 const CLAIMED: std::time::Duration = std::time::Duration::from_secs(30);
@@ -24,11 +27,11 @@ const CLAIMED: std::time::Duration = std::time::Duration::from_secs(30);
 /// A command of an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Cancels waiting, delayed and running steps. What has succeeded is compensated.
+    /// Cancels waiting, delayed and running steps. Then compensates the steps that have succeeded.
     Cancel,
-    /// Starts failed jobs once more: of all steps, or of one.
+    /// Retries the failed jobs of all steps, or of one step.
     Retry(Option<String>),
-    /// Lets the workflow go on without failed jobs: of all steps, or of one.
+    /// Lets the workflow go on without the failed jobs of all steps, or of one step.
     Skip(Option<String>),
     /// Starts no further steps.
     Pause,
@@ -80,34 +83,27 @@ impl Services {
         let services = self.clone();
         let workflow = checked(move || services.read_workflow(&text)).await;
         let workflow = workflow.ok_or_else(|| Error::Unprepared { reason: "no thread for checks".to_owned() })??;
-        let mut new = NewWorkflow::new(workflow.clone());
-        if let Some(idempotency) = &idempotency {
-            let ids = [new.id().to_owned()];
-            let request =
-                IdempotencyRequest { key: &idempotency.key, body_hash: &idempotency.body_hash, task_ids: &ids };
-            match self.store.claim(&request, now_ms(), CLAIMED).await? {
-                // An earlier request was interrupted. Its id is used again, so that the workflow starts once.
-                IdempotencyClaim::New { task_ids } => {
-                    if let Some(id) = task_ids.into_iter().next().filter(|id| id != new.id()) {
-                        new = NewWorkflow::new(workflow.id(id));
-                    }
-                }
-                IdempotencyClaim::Done(id) => return Ok(id.as_str().unwrap_or_default().to_owned()),
-                IdempotencyClaim::InFlight => return Err(Error::KeyInFlight),
-                IdempotencyClaim::Other => return Err(Error::KeyReused),
-            }
-        }
-        let (id, services) = (new.id().to_owned(), self.clone());
-        let start = vec![WorkflowInput::Start(Box::new(new))];
-        let applied = run_detached(async move { services.apply(start).await }).await?;
-        let result = match applied.outcomes.first() {
+        let id = workflow.workflow_id().map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
+        let services = self.clone();
+        let start = move |claimed: ClaimedIds| async move {
+            // The id of an earlier request is used again, so that the workflow starts once.
+            let id = claimed.ids.into_iter().next();
+            let workflow = if let Some(id) = id { workflow.id(id) } else { workflow };
+            Ok::<_, Error>(vec![services.start(workflow).await])
+        };
+        let fates = self.once(idempotency, vec![id], CLAIMED, start).await?;
+        // An answer without an id is not that of a workflow.
+        fates.into_iter().next().unwrap_or(Err(Error::KeyReused))
+    }
+
+    async fn start(&self, workflow: Workflow) -> Result<String, Error> {
+        let new = NewWorkflow::new(workflow);
+        let id = new.id().to_owned();
+        let applied = self.apply(vec![WorkflowInput::Start(Box::new(new))]).await?;
+        match applied.outcomes.first() {
             Some(InputOutcome::Conflict) => Err(Error::Different { id }),
             _ => Ok(id),
-        };
-        if let (Some(idempotency), Ok(id)) = (&idempotency, &result) {
-            self.store.finish(&idempotency.key, &Value::from(id.as_str())).await?;
         }
-        result
     }
 
     /// Carries out a command on a workflow.
@@ -148,7 +144,7 @@ impl Services {
         found.ok_or_else(|| Error::NotFound { id: id.to_owned() })
     }
 
-    /// Ends steps that no worker reports, because the broker made them dead letters.
+    /// Records the ends of steps that the broker dead-lettered, because no worker reports them.
     pub(crate) async fn end_steps(&self, ends: Vec<StepEnd>) -> Result<(), leveret_store::Error> {
         let inputs = ends.into_iter().map(|end| {
             let workflow = end.of.workflow.clone();
@@ -157,7 +153,8 @@ impl Services {
         self.apply(inputs.collect()).await.map(drop)
     }
 
-    /// Applies inputs, and lets what follows be published: by the server, or by this process at once.
+    /// Applies inputs. The messages that follow are published by the task of the server, or at once by a process
+    /// without it.
     pub(super) async fn apply(&self, inputs: Vec<WorkflowInput>) -> Result<AppliedWorkflows, leveret_store::Error> {
         let mut applied = self.store.apply_workflows(inputs, now_ms()).await?;
         self.workflow_metrics.count(&applied);
@@ -171,7 +168,7 @@ impl Services {
             );
         }
         if !applied.superseded.is_empty() {
-            // A replay of an old letter would run a job whose end does not count any more.
+            // A replay of an obsolete dead letter would run a job whose end the engine refuses.
             let by = AuditStamp { actor: "workflows", at: now_ms() };
             if let Err(error) = self.store.purge_superseded(&applied.superseded, by).await {
                 let error = leveret::text::error_chain(&error);

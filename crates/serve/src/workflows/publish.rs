@@ -1,4 +1,5 @@
-//! Publishes what the store decided: the jobs of steps, and cancellations. Each message is deleted after the confirm.
+//! Publishes the messages of the store's outbox: jobs of steps, and cancellations. A message is deleted after its
+//! confirm.
 
 use std::{
     collections::BTreeSet,
@@ -22,33 +23,37 @@ use crate::services::Services;
 
 /// The jobs of one message that are in memory: of a group, the next page.
 const PAGE: u32 = 500;
-/// The messages that wait for this process. Beyond, the callers wait.
+/// The most messages in memory that wait for the publishing task. At this limit the callers wait.
 pub(super) const WAITING: usize = 10_000;
-/// The longest wait for that task, which itself may hand messages over.
+/// Longest wait of a caller at that limit. It ends because the publishing task itself may be the caller.
 const HANDED_OVER_WITHIN: Duration = Duration::from_secs(5);
 /// The messages that are published together.
 const AT_ONCE: usize = 200;
-/// A confirmed message is deleted once no other comes within this time, or after the other one. Its lease is far longer.
+/// Confirmed messages are deleted together: after this pause without another message, at the latest after
+/// [`FLUSHED_WITHIN`].
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
 const FLUSHED_WITHIN: Duration = Duration::from_secs(1);
 const MOST_UNFLUSHED: usize = 1_000;
-/// The pauses before a message is published again that could not be.
+/// First and longest pause before a failed publish is retried.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The pause of a message whose queue does not exist, while another message tries that queue.
 const LONG_PAUSE: Duration = Duration::from_secs(60);
 /// The longest wait for a confirm. Without one the job is published again later.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(10);
-/// The least rest of a lease for a publish: more than that wait, for clocks that differ.
+/// A message with less than this left of its lease is leased again before its publish. The time exceeds
+/// [`CONFIRMED_WITHIN`], because the clocks of servers differ.
 const LEASED_FOR: Duration = Duration::from_secs(14);
 
 /// The fate of a message.
 enum Fate {
     /// This many of its jobs are published.
     Published(u32),
-    /// It is published later, for this reason; with the queue that does not exist.
+    /// This many of its jobs are published, and no other was sent.
+    PublishedPage(u32),
+    /// The message is published later: the queue, if it does not exist, and the reason.
     Later(Option<String>, String),
-    /// This many of its first jobs are published, and the others of them never will be: their ends.
+    /// Of the message's first jobs, this many are published, and the others can never be published: their ends.
     Ended(u32, Vec<StepEnd>),
 }
 
@@ -117,7 +122,8 @@ impl Services {
                 Ok(contents) => contents,
                 Err(error) => {
                     // The messages are taken again after their lease.
-                    tracing::warn!(error = leveret::text::error_chain(&error), "cannot read what is to be published");
+                    let error = leveret::text::error_chain(&error);
+                    tracing::warn!(error, "cannot read the messages of workflows to publish, retrying");
                     break;
                 }
             };
@@ -190,7 +196,7 @@ impl Services {
         self.publisher.publish(job).into_future().await.map(drop)
     }
 
-    /// Records the fates of messages. Returns those of which jobs are left.
+    /// Records the fates of messages. Returns the messages that still have jobs to publish.
     async fn note_fates(
         &self,
         fates: Vec<(WorkflowMessage, Fate)>,
@@ -198,8 +204,9 @@ impl Services {
     ) -> Vec<WorkflowMessage> {
         let (mut open, mut pages, mut blocked) = (Vec::new(), Vec::new(), Vec::new());
         for (message, fate) in fates {
+            let is_whole = matches!(fate, Fate::PublishedPage(_));
             let jobs = match fate {
-                Fate::Published(jobs) => jobs,
+                Fate::Published(jobs) | Fate::PublishedPage(jobs) => jobs,
                 Fate::Ended(jobs, ends) => match self.end(&ends).await {
                     Ok(()) => jobs + u32::try_from(ends.len()).unwrap_or(u32::MAX),
                     // The message is taken again after its lease.
@@ -215,17 +222,18 @@ impl Services {
             } else if jobs == 0 {
                 open.push(message);
             } else {
+                // Jobs without a confirm may have been published nevertheless.
+                let rest = message.clone().without_first(jobs);
+                open.push(if is_whole { rest } else { rest.uncertain() });
                 pages.push((message, jobs));
             }
         }
         self.note_published(&pages).await;
-        // Those that were not confirmed may have been published all the same.
-        open.extend(pages.into_iter().map(|(message, jobs)| message.without_first(jobs).uncertain()));
         self.note_blocked(blocked).await;
         open
     }
 
-    /// Lets messages be published later. Of those that wait for the same queue, the first one tries it often.
+    /// Lets messages be published later. Of the messages that wait for one queue, only the first is retried often.
     async fn note_blocked(&self, mut blocked: Vec<BlockedMessage>) {
         let (mut tried, now) = (BTreeSet::new(), now_ms());
         for BlockedMessage { message, queue, error, due_at } in &mut blocked {
@@ -243,7 +251,11 @@ impl Services {
     async fn end(&self, ends: &[StepEnd]) -> Result<(), leveret_store::Error> {
         let inputs = ends.iter().map(|end| {
             if let StepOutcome::Failed { error, .. } = &end.outcome {
-                tracing::error!(job_id = %end.of, error, "a step can never be published: it has failed");
+                tracing::error!(
+                    job_id = %end.of,
+                    error,
+                    "cannot publish a step, and a retry cannot succeed: the step has failed"
+                );
             }
             let end = StepEnd { at: SystemTime::now(), ..end.clone() };
             WorkflowInput::Input { workflow: end.of.workflow.clone(), input: Box::new(Input::End(end)) }
@@ -252,24 +264,28 @@ impl Services {
     }
 }
 
-/// Returns the fate of a page by those of its jobs: of all up to the first one that is published later.
+/// Combines the fates of a page's jobs, up to the first job that is published later.
 fn together(results: Vec<Result<(), Fate>>) -> Fate {
     let is_blocked = |result: &Result<(), Fate>| matches!(result, Err(Fate::Later(Some(_), _)));
     let is_unpublished = results.iter().all(is_blocked);
-    let (mut confirmed, mut ended) = (0, Vec::new());
+    let (sent, mut confirmed, mut ended) = (u32::try_from(results.len()).unwrap_or(u32::MAX), 0, Vec::new());
     for result in results {
         match result {
             Ok(()) => confirmed += 1,
             Err(Fate::Ended(_, ends)) => ended.extend(ends),
             Err(Fate::Later(queue, reason)) if confirmed == 0 && ended.is_empty() => {
-                // A queue means that no job was published; one behind this one may have been.
+                // A fate with a queue means that no job was published, but a job behind this one may have been.
                 return Fate::Later(queue.filter(|_| is_unpublished), reason);
             }
-            // The rest is retried at once, and fails for itself.
+            // The remaining jobs are retried at once, and get fates of their own.
             Err(_) => break,
         }
     }
-    if ended.is_empty() { Fate::Published(confirmed) } else { Fate::Ended(confirmed, ended) }
+    match ended.is_empty() {
+        true if confirmed == sent => Fate::PublishedPage(confirmed),
+        true => Fate::Published(confirmed),
+        false => Fate::Ended(confirmed, ended),
+    }
 }
 
 fn fate(error: &PublishError, mut end: StepEnd, is_cancelled: bool) -> Fate {
@@ -304,7 +320,7 @@ mod tests {
     /// The published and the ended jobs, or the queue that all wait for.
     fn fate_of(results: Vec<Result<(), Fate>>) -> Result<(u32, usize), Option<String>> {
         match together(results) {
-            Fate::Published(jobs) => Ok((jobs, 0)),
+            Fate::Published(jobs) | Fate::PublishedPage(jobs) => Ok((jobs, 0)),
             Fate::Ended(jobs, ends) => Ok((jobs, ends.len())),
             Fate::Later(queue, _) => Err(queue),
         }

@@ -19,7 +19,7 @@ const COUNT_EVERY: Duration = Duration::from_secs(15);
 /// The most messages or deadlines of one look.
 const AT_ONCE: u32 = 500;
 
-/// Ingests and publishes until `stop`. Then what is decided is still published.
+/// Ingests and publishes until `stop`. Then it publishes the messages that are in memory.
 pub(crate) async fn run(services: Services, stop: CancellationToken) -> Result<(), Error> {
     let (sender, messages) = mpsc::channel(publish::WAITING);
     services.workflow_messages.set(&sender);
@@ -33,7 +33,7 @@ pub(crate) async fn run(services: Services, stop: CancellationToken) -> Result<(
         () = count(&services) => Ok(()),
     };
     drop(sender);
-    // It ends once all messages that it has are published, and panics only if it is aborted.
+    // The task ends once its messages are published. The wait fails only if the task panicked.
     drop(publishing.await);
     result
 }
@@ -53,7 +53,7 @@ async fn look(services: &Services) {
             Ok(()) => is_logged = false,
             Err(error) if !std::mem::replace(&mut is_logged, true) => {
                 let error = leveret::text::error_chain(&error);
-                tracing::warn!(error, "cannot read what workflows wait for, retrying");
+                tracing::warn!(error, "cannot read due messages and deadlines of workflows, retrying");
             }
             Err(_) => {}
         }
@@ -82,12 +82,16 @@ async fn pass_deadlines(services: &Services) -> Result<(), leveret_store::Error>
     match services.apply(overdue.iter().map(passed).collect()).await {
         Ok(_) => {}
         Err(error) if error.is_unavailable() => return Err(error),
-        // One that cannot be changed must not hold up the others.
+        // A workflow that cannot be changed must not hold up the others.
         Err(_) => {
             for id in &overdue {
                 if let Err(error) = services.apply(vec![passed(id)]).await {
                     let error = leveret::text::error_chain(&error);
-                    tracing::error!(workflow_id = id.as_str(), error, "a workflow does not end at its deadline");
+                    tracing::error!(
+                        workflow_id = id.as_str(),
+                        error,
+                        "cannot apply the deadline of a workflow: it runs on without one"
+                    );
                 }
             }
         }

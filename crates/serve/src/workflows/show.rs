@@ -14,9 +14,9 @@ use crate::services::Services;
 
 /// The most steps of one response.
 pub const MOST_STEPS: u32 = 1_000;
-/// The most queues whose consumers are asked for.
+/// The most queues whose consumers one response looks up.
 const MOST_QUEUES: usize = 20;
-/// The jobs of a group whose status is asked for.
+/// The most jobs of a group whose status one response looks up.
 const MOST_ASKED: u32 = 20;
 
 impl Services {
@@ -44,7 +44,8 @@ impl Services {
         Ok(view)
     }
 
-    /// Shows steps that wait for a queue without a consumer, and the workflow if all that it has started does.
+    /// Marks steps as waiting if their queue has no consumer. Marks the workflow as waiting if no other step is pending
+    /// or running.
     async fn show_consumers(&self, workflow: &mut WorkflowView, steps: &mut [(String, StepView)]) {
         let is_pending = |step: &StepView| step.status == StepStatus::Pending && step.waiting_for.is_none();
         let queue = |step: &StepView| {
@@ -69,7 +70,8 @@ impl Services {
         }
     }
 
-    /// Returns the names of the steps of which a worker has a job, by their status updates. Of a group, the first jobs count.
+    /// Returns the names of the steps of which a worker has received a job, by their status updates. For a group only
+    /// its first jobs count.
     async fn started(&self, workflow: &StoredWorkflow, steps: &[StoredStep]) -> Result<BTreeSet<String>, Error> {
         let running = steps.iter().filter(|step| step.state.phase == StepPhase::Running);
         let jobs = running.flat_map(|step| {

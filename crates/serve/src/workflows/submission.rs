@@ -1,29 +1,65 @@
 //! Definitions from clients, checked against the catalogue of jobs.
 
-use leveret::workflow::{JobSpec, Workflow, WorkflowError};
+use leveret::{
+    catalogue::Catalogue,
+    workflow::{JobSpec, Workflow, WorkflowError},
+};
 
 use super::error::Error;
 use crate::{
     field_error::FieldError,
     json,
-    schema::{CheckBudget, SchemaCheck},
+    schema::{CheckBudget, SchemaCheck, Schemas, checked},
     services::Services,
 };
 
+/// Reads a definition. Its jobs and its order are not checked: see [`check`].
+///
+/// # Errors
+///
+/// [`Error::Invalid`] for a text that is not a definition, and for each repeated member outside payloads.
+pub fn read(text: &str) -> Result<Workflow, Error> {
+    let repeated = repeated(text);
+    if !repeated.is_empty() {
+        return Err(Error::Invalid { field_errors: repeated });
+    }
+    serde_json::from_str(text).map_err(|error| {
+        let place = format!("line {} column {}", error.line(), error.column());
+        Error::Invalid { field_errors: vec![FieldError::new("", shortened(&error.to_string(), &place))] }
+    })
+}
+
+/// Checks a definition with its jobs and their payloads against a catalogue that was read. A job without a queue must
+/// be in the catalogue. A named queue may not exist yet.
+///
+/// # Errors
+///
+/// [`Error::Invalid`], or [`Error::Unprepared`] if the machine has no thread left.
+pub async fn check(catalogue: &Catalogue, workflow: &Workflow) -> Result<(), Error> {
+    let (catalogue, workflow) = (catalogue.clone(), workflow.clone());
+    let check = move || Checker { catalogue: &catalogue, schemas: &Schemas::default() }.check(&workflow);
+    checked(check).await.ok_or_else(|| Error::Unprepared { reason: "no thread for checks".to_owned() })?
+}
+
 impl Services {
-    /// Reads a definition, and checks it with its jobs and their payloads. The catalogue must know the queue of a job
-    /// without one; a queue that is named may not exist yet.
+    /// Reads a definition, and checks it.
     pub(super) fn read_workflow(&self, text: &str) -> Result<Workflow, Error> {
+        let workflow = read(text)?;
+        Checker { catalogue: &self.catalogue, schemas: &self.schemas }.check(&workflow)?;
+        Ok(workflow)
+    }
+}
+
+struct Checker<'a> {
+    catalogue: &'a Catalogue,
+    schemas: &'a Schemas,
+}
+
+impl Checker<'_> {
+    fn check(&self, workflow: &Workflow) -> Result<(), Error> {
         let invalid = |field_errors| Error::Invalid { field_errors };
-        let repeated = repeated(text);
-        if !repeated.is_empty() {
-            return Err(invalid(repeated));
-        }
-        let workflow: Workflow = serde_json::from_str(text).map_err(|error| {
-            let place = format!("line {} column {}", error.line(), error.column());
-            invalid(vec![FieldError::new("", shortened(&error.to_string(), &place))])
-        })?;
-        // What is kept names no queue that it was not given: the same text is the same workflow after a job has moved.
+        // The stored definition has no queues from the catalogue, so that the same text is the same workflow after a
+        // job has moved.
         let mut filled = workflow.clone();
         filled.fill_queues(|job| self.catalogue.find(job).map(|entry| entry.queue.clone()));
         let mut field_errors: Vec<_> = filled.check().err().map(|error| field_error(&error)).into_iter().collect();
@@ -45,7 +81,7 @@ impl Services {
         if let Some(job) = filled.failure_job() {
             field_errors.extend(self.check_job(job, "/on_failure", "/payload", &mut budget));
         }
-        if field_errors.is_empty() { Ok(workflow) } else { Err(invalid(field_errors)) }
+        if field_errors.is_empty() { Ok(()) } else { Err(invalid(field_errors)) }
     }
 
     /// The errors of one job, whose specification is at `place`.
@@ -76,7 +112,7 @@ fn moved(error: FieldError, place: &str, payload: &str) -> FieldError {
     FieldError { pointer: format!("{place}{payload}{inner}"), ..error }
 }
 
-/// The text of an error of serde, without what it repeats of the place.
+/// The text of an error of serde, with the place once.
 fn shortened(text: &str, place: &str) -> String {
     let message = text.split(" at line ").next().unwrap_or(text);
     format!("{message} ({place})")
@@ -122,4 +158,71 @@ fn repeated(text: &str) -> Vec<FieldError> {
         if is_payload && place.pointer.matches('/').count() > 1 { json::Visit::Skip } else { json::Visit::Enter }
     });
     field_errors
+}
+
+#[cfg(test)]
+mod tests {
+    use leveret::{Broker, Context, Job, JobResult, Worker, testing};
+    use serde::{Deserialize, Serialize};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Charge {
+        cents: u64,
+    }
+
+    impl Job for Charge {
+        const NAME: &'static str = "charge";
+        const QUEUE: &'static str = "money";
+
+        fn schema() -> Option<Value> {
+            Some(json!({ "required": ["cents"], "properties": { "cents": { "type": "integer" } } }))
+        }
+    }
+
+    async fn charge(_: Charge, _: Context<()>) -> JobResult {
+        Ok(())
+    }
+
+    /// The places of the errors.
+    async fn places(catalogue: &Catalogue, steps: &str) -> Vec<String> {
+        let text = format!(r#"{{"name": "order", "steps": {steps}}}"#);
+        let checked = match read(&text) {
+            Ok(workflow) => check(catalogue, &workflow).await,
+            Err(error) => Err(error),
+        };
+        match checked {
+            Ok(()) => Vec::new(),
+            Err(Error::Invalid { field_errors }) => field_errors.into_iter().map(|error| error.pointer).collect(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_definition_is_checked_against_the_catalogue_without_a_store() {
+        let broker = Broker::memory();
+        let catalogue = Catalogue::follow(&broker);
+        let running = testing::start(Worker::new(()).handle(charge), &broker).await.unwrap();
+        catalogue.wait_for("charge").await;
+        for (steps, faults) in [
+            (r#"{"a": {"job": "charge", "payload": {"cents": "1"}}}"#, &["/steps/a/payload/cents"][..]),
+            (r#"{"a": {"job": "charge", "payload": {"cents": 1}}}"#, &[]),
+            (r#"{"a": {"job": "later", "queue": "late", "payload": {"n": 1, "n": 2}}}"#, &[]),
+            (r#"{"a": {"job": "charge", "payload": {"cents": 1, "cents": 2}}}"#, &["/steps/a/payload/cents"]),
+            (r#"{"a": {"job": "charge", "each": [{"cents": 1}, {}]}}"#, &["/steps/a/each/1"]),
+            (
+                r#"{"a": {"job": "charge", "payload": {"cents": 1}, "compensate": {"job": "charge", "payload": {}}}}"#,
+                &["/steps/a/compensate/payload"],
+            ),
+            (r#"{"a": {"job": "wrok"}, "b": {"job": "wrok"}}"#, &["/steps/a/job", "/steps/b/job"]),
+            (r#"{"a": {"job": "later", "queue": "late", "job": "charge"}}"#, &["/steps/a/job"]),
+            (r#"{"a": {"job": "later", "queue": "late", "after": ["b"]}}"#, &["/steps/a/after"]),
+            (r#"{"a": {"jod": "charge"}}"#, &[""]),
+        ] {
+            assert_eq!(places(&catalogue, steps).await, faults, "{steps}");
+        }
+        running.stop().await.unwrap();
+    }
 }

@@ -8,7 +8,7 @@ use leveret::workflow::{
 };
 use leveret_store::{StoredStep, StoredWorkflow, StoredWorkflowJob, WorkflowSums, time::to_rfc3339};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::status::{StepStatus, WorkflowStatus};
@@ -35,7 +35,7 @@ pub struct WorkflowProgress {
 
 impl WorkflowProgress {
     pub(super) fn of(workflow: &StoredWorkflow, sums: WorkflowSums) -> Self {
-        // What has not run by the end of the workflow does not run any more.
+        // Jobs that have not run by the end of the workflow never run.
         let has_ended = workflow.status().is_end();
         let open = |jobs: u64| if has_ended { 0 } else { jobs };
         Self {
@@ -163,13 +163,41 @@ pub struct StepView {
     pub error: Option<String>,
     /// The result of its job. Not of a group, and of all steps only the first MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub result: Option<Value>,
+    #[schema(value_type = Option<serde_json::Value>)]
+    pub result: Option<ResultJson>,
     /// The size in bytes of a result that was too large to keep.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result_too_large: Option<u64>,
     /// The job that compensates it: `ready`, `running`, `done`, `dead` or `skipped`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compensation: Option<String>,
+}
+
+/// The result of a job, as its handler wrote it: numbers have all their digits, and repeated keys are repeated.
+///
+/// ```
+/// # use leveret_serve::workflows::StepView;
+/// fn receipt(step: &StepView) -> Option<u64> {
+///     let result = step.result.as_ref()?;
+///     serde_json::from_str::<serde_json::Value>(result.get()).ok()?["receipt"].as_u64()
+/// }
+/// ```
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+pub struct ResultJson(Box<RawValue>);
+
+impl ResultJson {
+    /// Its JSON.
+    #[must_use]
+    pub fn get(&self) -> &str {
+        self.0.get()
+    }
+}
+
+impl PartialEq for ResultJson {
+    fn eq(&self, other: &Self) -> bool {
+        self.get() == other.get()
+    }
 }
 
 /// The end of one job of a step.
@@ -193,7 +221,8 @@ pub struct JobResult {
     pub error: Option<String>,
     /// Its result.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub result: Option<Value>,
+    #[schema(value_type = Option<serde_json::Value>)]
+    pub result: Option<ResultJson>,
     /// The size in bytes of a result that was too large to keep.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result_too_large: Option<u64>,
@@ -266,7 +295,7 @@ impl StepView {
             group: state.is_group,
             progress,
             task_ids: (0..MOST_IDS).filter(is_known).map(|member| state.job(id, member, 1).to_string()).collect(),
-            // The note that a job waits may be removed a moment after the end of the job that then ran.
+            // The store may have the missing queue for a moment longer than a job that waits for it.
             waiting_for: step.blocked_queue.clone().filter(|_| open > 0),
             published_at: step.published_at.map(to_rfc3339),
             started_at: job.and_then(|job| job.started_at).map(to_rfc3339),
@@ -316,8 +345,8 @@ fn failure(job: &StoredWorkflowJob) -> Option<(&str, &str)> {
     }
 }
 
-fn result(job: &StoredWorkflowJob) -> Option<Value> {
-    job.result.as_deref().and_then(|result| serde_json::from_str(result).ok())
+fn result(job: &StoredWorkflowJob) -> Option<ResultJson> {
+    RawValue::from_string(job.result.clone()?).ok().map(ResultJson)
 }
 
 impl JobResult {
@@ -339,5 +368,30 @@ impl JobResult {
             result: result(job),
             result_too_large: job.too_large,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use leveret::workflow::{Role, engine::MemberState};
+
+    use super::*;
+
+    #[test]
+    fn a_result_is_shown_with_every_digit_and_every_key() {
+        let json = r#"{"n":123456789012345678901234567890,"x":0.10000000000000000555,"n":1E400}"#;
+        let job = StoredWorkflowJob {
+            step: 0,
+            role: Role::Step,
+            member: 0,
+            state: MemberState::default(),
+            attempt: 1,
+            started_at: None,
+            ended_at: None,
+            worker: None,
+            result: Some(json.to_owned()),
+            too_large: None,
+        };
+        assert_eq!(serde_json::to_string(&result(&job)).unwrap(), json);
     }
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const ORDER: [&str; 19] = [
+const ORDER: [&str; 20] = [
     "time",
     "json",
     "detached",
@@ -18,6 +18,7 @@ const ORDER: [&str; 19] = [
     "publisher_task",
     "consumers",
     "services",
+    "idempotency",
     "jobs",
     "workflows",
     "tracker",

@@ -1,10 +1,13 @@
 //! Workflows over HTTP and from the broker, run by a server and a worker.
 
 use leveret::{
-    Broker, Context, Job, JobError, NewJob, Queue, Worker, testing,
+    Broker, Context, Job, JobError, NewJob, Queue, Worker,
+    reader::ERROR_TEXT_LIMIT,
+    testing,
     workflow::{IfFailed, START, Workflow},
 };
 use leveret_harness::{eventually, eventually_eq};
+use leveret_serve::workflows::WorkflowStatus;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -177,10 +180,30 @@ async fn a_workflow_starts_with_a_broker_alone_and_runs_once_a_server_is_there()
 }
 
 #[tokio::test]
+async fn a_workflow_that_is_still_in_the_broker_is_waited_for() {
+    let (site, worker) = Site::with_worker().await;
+    let start = async |id: &str| {
+        let workflow = Workflow::new("w").id(id).step("a", echo());
+        site.broker.publisher().start(&workflow).await.unwrap()
+    };
+    let (waited, _) = tokio::join!(site.services.wait_for_workflow("w-1", SOON), start("w-1"));
+    assert_eq!(waited.unwrap().status, WorkflowStatus::Completed);
+    let (followed, _) = tokio::join!(site.services.follow_workflow("w-2", None), start("w-2"));
+    assert_eq!(followed.unwrap().next().await.unwrap().id, "w-2");
+    let (status, problem) = site.get("/api/workflows/absent?wait=100ms").await;
+    assert_eq!(status, 404);
+    assert!(problem["detail"].as_str().unwrap().contains("once a server has read it from the broker"), "{problem}");
+    worker.stop().await;
+    site.stop().await;
+}
+
+#[tokio::test]
 async fn a_message_that_is_no_workflow_becomes_a_dead_letter_with_the_reason_and_delays_no_other() {
     let (site, worker) = Site::with_worker().await;
     let queue = "leveret.v1.workflows";
-    for (id, payload) in [("p1", "no JSON"), ("p2", r#"{"name": "w", "id": "w", "steps": {}}"#)] {
+    let long = json!({ "name": "w", "id": "w", "steps": "x".repeat(50_000) }).to_string();
+    for (id, payload) in [("p1", "no JSON"), ("p2", r#"{"name": "w", "id": "w", "steps": {}}"#), ("p3", long.as_str())]
+    {
         site.broker.publisher().publish_raw(START, queue, payload).id(id).await.unwrap();
     }
     let id = start(&site, &json!({ "name": "w", "steps": { "a": work("echo") } })).await;
@@ -189,6 +212,8 @@ async fn a_message_that_is_no_workflow_becomes_a_dead_letter_with_the_reason_and
     assert!(letter["error"].as_str().unwrap().contains("no steps"), "{letter}");
     assert_eq!((&letter["queue"], &letter["kind"]), (&json!(queue), &json!("decode")));
     site.dead_letter("p1").await;
+    let error = site.dead_letter("p3").await["error"].as_str().map(str::len);
+    assert_eq!(error, Some(ERROR_TEXT_LIMIT), "it repeats the text");
     worker.stop().await;
     site.stop().await;
 }

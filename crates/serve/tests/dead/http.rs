@@ -188,7 +188,7 @@ fn letter(job: &str, payload: &str) -> NewDead {
 #[tokio::test]
 async fn a_purge_takes_a_yes_and_can_be_taken_back() {
     let stage = Stage::new().await;
-    stage.bury([1, 2]).await;
+    let id = stage.bury([1, 2]).await[0].id;
     let site = Site::new(&stage, Tokens::default()).await;
     let all = json!({ "all": true });
     assert_eq!(site.post("/purge", &all).await.0, 422);
@@ -197,6 +197,10 @@ async fn a_purge_takes_a_yes_and_can_be_taken_back() {
     assert_eq!(site.post("/purge?yes=true", &json!({ "filter": {} })).await.0, 422, "nor is it so");
     assert_eq!(site.post("/purge?yes=true", &all).await, (200, json!({ "purged": 2 })));
     assert_eq!(site.get("?state=purged").await.1["dead_letters"].as_array().unwrap().len(), 2);
+    let edit = Some(("application/json", r#"{"cents": 3}"#.to_owned()));
+    let (status, problem) = read(site.send(Method::PUT, &format!("/{id}/payload"), edit).await);
+    assert_eq!(status, 409, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("was purged at 2"), "{problem}");
     assert_eq!(
         site.post("/restore", &json!({ "filter": { "queue": "money" } })).await,
         (200, json!({ "restored": 2 }))

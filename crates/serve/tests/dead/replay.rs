@@ -86,7 +86,11 @@ async fn an_edited_payload_is_checked_first_and_replayed_instead_of_the_original
     assert_eq!(dead.edit(id, br#"{"cents": 2}"#, BY).await.unwrap(), CheckedAgainst::Schema);
     dead.replay(&all(), &ReplayOptions::default(), BY, |_| ()).await.unwrap();
     assert_eq!(stage.charged().await, [2]);
-    assert!(matches!(dead.edit(id, br#"{"cents": 3}"#, BY).await, Err(Error::NoLetter(_))), "it is gone by now");
+    let error = dead.edit(id, br#"{"cents": 3}"#, BY).await.unwrap_err().to_string();
+    assert!(error.starts_with(&format!("dead letter {id} was replayed at 2")), "{error}");
+    let error = dead.revert(id, BY).await.unwrap_err().to_string();
+    assert!(error.starts_with(&format!("dead letter {id} was replayed at 2")), "{error}");
+    assert!(matches!(dead.edit(id + 1, br#"{"cents": 3}"#, BY).await, Err(Error::NoLetter(_))));
 }
 
 #[tokio::test]
@@ -105,8 +109,9 @@ async fn an_edited_letter_without_an_origin_stays_the_same_job() {
     let id = stage.bury([1]).await[0].id;
     stage.fix();
     let letter = stage.store.letter(id).await.unwrap().unwrap();
-    let origin = leveret::reader::RawMessage::from_parts(&letter.properties, letter.payload).unwrap().origin();
-    assert!(origin.starts_with("body-"), "{origin}");
+    let message = leveret::reader::RawMessage::from_parts(&letter.properties, letter.payload).unwrap();
+    assert!(message.origin().starts_with("body-"), "{}", message.origin());
+    let origin = message.origin_digest();
     let (dead, tracker) = (stage.dead(), stage.track());
     dead.edit(id, br#"{"cents": 2}"#, BY).await.unwrap();
     dead.replay(&all(), &ReplayOptions { track: true, ..ReplayOptions::default() }, BY, |_| ()).await.unwrap();

@@ -2,18 +2,47 @@
 
 use std::{net::Ipv6Addr, sync::LazyLock};
 
+use leveret::reader::ERROR_TEXT_LIMIT;
 use regex_lite::{Captures, Regex};
 use sha2::{Digest, Sha256};
 
-/// The characters of an error that are compared. Some errors print whole documents.
+/// The characters of a masked error that are compared. Some errors print whole documents.
 const LONGEST: usize = 1000;
+/// The shortest id that is masked.
+const SHORTEST_ID: usize = 8;
+/// The length from which any word of letters and digits is an id.
+const LONG_ID: usize = 16;
+/// The characters of a UUID.
+const UUID_LENGTH: usize = 36;
 
+/// A number before its unit.
+const AMOUNT: &str = r"\d+(?:[.,_']\d{3})*(?:\.\d+)?";
+/// A duration without spaces between its parts.
+const PERIOD: &str = r"(?:AMOUNT(?:mo|[mdwy]|\ ?(?:[nuµμm]?s|secs?|mins?|h|hrs?|(?:nano|micro|milli)?seconds?|minutes?
+    |hours?|days?|weeks?|months?|years?)))+\b";
+/// A part of a relative path.
+const SEGMENT: &str = r#"[^\s"'`<>|:,;=+(){}\[\]/]+"#;
 /// The masked parts, in order of precedence. Words are kept, also in quotes, because the name of a missing field
-/// distinguishes faults.
+/// distinguishes faults. So do media types of vendors and places in a program, which look like paths.
 const PATTERNS: &str = r#"(?x)
-    (?<uuid> \b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b )
+    (?<jwt> \beyJ[\w-]+(?:\.+[\w-]+){1,4} )
+  | (?<kept>
+        \b[a-z]+/vnd\.[\w.+-]+
+      | \bSEGMENT(?:/+SEGMENT)+\.(?:cc?|cpp|cs|exs?|go|h|java|[jt]s|kt|php|py|r[bs]):\d+\b
+    )
+  | (?<file> \bSEGMENT(?:/+SEGMENT)+\.[A-Za-z]\w{0,9}\b )
+  | (?<uuid> \b(?:\w*_)?[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}(?:_\w*)?\b )
   | (?<url> \b[A-Za-z][A-Za-z0-9+.-]*:// [^\s"'`<>]* [^\s"'`<>.,:;!?)}\]] )
-  | (?<time> \b\d{4}-\d{2}-\d{2}[Tt\ ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?(?:[Zz]|\ ?[+-]\d{2}:?\d{2}|\ ?UTC)? )
+  | (?<time>
+        \b\d{4}[/-]\d{2}[/-]\d{2}[Tt\ ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?(?:[Zz]|\ ?[+-]\d{2}:?\d{2}|\ ?UTC)?
+      | \b(?:(?:Mon|Tues?|Wed(?:nes)?|Thu(?:rs)?|Fri|Sat(?:ur)?|Sun)(?:day)?,?\ )?(?:\d{1,2}[\ /-])?
+        (?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?
+            |Nov(?:ember)?|Dec(?:ember)?)[\ /-]{1,2}\d{1,4}\b(?:,?\ \d{4}\b)?
+        (?: ,?[\ :]\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?(?:\ ?[AP]M\b)?
+            (?:\ (?:[12]\d{3}\b|[A-Z]{0,3}[+-]\d{2}:?\d{2}\b(?:\ \([A-Z][A-Za-z\ ]*\))?
+                |(?:GMT|UTC?|Z|[ECMP][SD]T|[CEW]ES?T)\b)){0,2}
+        )?
+    )
   | (?<address>
         [A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*
       | \b\d{1,3}(?:\.\d{1,3}){3}\b (?: :\d+\b )?
@@ -29,20 +58,25 @@ const PARTS: &str = r#"
       | (?:[A-Za-z]:|\\)\\[^\s"'`<>|,;(){}\[\]]+
     ) )
   | (?<hex> \b0x[0-9a-fA-F]+\b )
-  | (?<duration> \b(?:\d+(?:\.\d+)?(?:ns|us|µs|μs|ms|s|m|min|h|d))+\b
-      | \b\d+(?:\.\d+)?\ (?:ns|us|µs|μs|ms|s|secs?|mins?|h|hrs?
-          | (?:nano|micro|milli)?seconds?|minutes?|hours?|days?)\b )
-  | (?<size> \b\d+(?:\.\d+)?\ ?(?:[kKMGT]i?B|B|bytes?)\b )
-  | (?<word> \b[0-9A-Za-z]{8,}\b )
+  | (?<duration> \bPERIOD(?:\ PERIOD)*
+      | \bP(?:\d+[YMWD])+(?:T(?:\d+(?:[.,]\d+)?[HMS])+)?\b | \bPT(?:\d+(?:[.,]\d+)?[HMS])+\b )
+  | (?<size> \bAMOUNT\ ?(?:[kKMGT]i?B|B|bytes?)\b )
+  | (?<thousands> \b\d{1,3}(?:[,_']\d{3})+(?:\.\d+)?\b )
+  | (?<word> \b[0-9A-Za-z-]*_[\w-]* | \b[0-9A-Za-z]{8,}\b )
   | (?<number> \d+(?:\.\d+)?(?:[eE][+-]?\d+\b)? )"#;
 
-static PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(&format!("{PATTERNS}{PARTS}")).ok());
-static PART: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(&format!("(?x) (?<none>$.)\n{PARTS}")).ok());
+static PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| regex(&format!("{PATTERNS}{PARTS}")));
+static PART: LazyLock<Option<Regex>> = LazyLock::new(|| regex(&format!("(?x) (?<none>$.)\n{PARTS}")));
+
+fn regex(patterns: &str) -> Option<Regex> {
+    let patterns = patterns.replace("PERIOD", PERIOD).replace("AMOUNT", AMOUNT).replace("SEGMENT", SEGMENT);
+    Regex::new(&patterns).ok()
+}
 
 /// Returns the fingerprint of a failure, and its masked error, which all failures of this fingerprint share.
 ///
-/// It masks numbers, hexadecimal numbers, durations, sizes, times, UUIDs, other long ids, URLs, paths, network and mail
-/// addresses, and quoted texts with a digit or a slash.
+/// It masks numbers, hexadecimal numbers, durations, sizes, times, UUIDs, other ids, URLs, paths, network and mail
+/// addresses, and quoted texts with a digit or a slash. It reads the first 4 KiB of the error: workers write no more.
 ///
 /// ```
 /// use leveret_store::fingerprint;
@@ -60,18 +94,39 @@ pub fn fingerprint(job: &str, kind: &str, error: &str) -> (String, String) {
     (leveret::text::hex(&digest.finalize()[..8]), masked)
 }
 
+/// Masks the error before it cuts it: ids of different lengths must not move the cut. It ends once the mask is long
+/// enough, because each search may read the rest of the error.
 fn mask(error: &str) -> String {
-    let end = error.char_indices().nth(LONGEST).map_or(error.len(), |(end, _)| end);
-    let Some(pattern) = &*PATTERN else { return error[..end].to_owned() };
-    pattern.replace_all(&error[..end], replacement).into_owned()
+    let error = &error[..error.floor_char_boundary(ERROR_TEXT_LIMIT)];
+    let (mut masked, mut end) = (String::new(), 0);
+    for found in PATTERN.iter().flat_map(|pattern| pattern.captures_iter(error)) {
+        let Some(part) = found.get(0) else { break };
+        masked.push_str(&error[end..part.start()]);
+        masked.push_str(&replacement(&found));
+        end = part.end();
+        if masked.chars().count() >= LONGEST {
+            break;
+        }
+    }
+    masked.push_str(&error[end..]);
+    let cut = masked.char_indices().nth(LONGEST).map_or(masked.len(), |(at, _)| at);
+    masked.truncate(cut);
+    masked
 }
 
 fn replacement(found: &Captures<'_>) -> String {
     if let Some(text) = found.name("colons") {
         return colons_mask(text.as_str());
     }
+    if let Some(text) = found.name("kept") {
+        let line = text.as_str().rsplit_once(':');
+        return line.map_or_else(|| text.as_str().to_owned(), |(file, _)| format!("{file}:<n>"));
+    }
+    if found.name("uuid").is_some_and(|text| text.len() > UUID_LENGTH) {
+        return "<id>".to_owned();
+    }
     part(found).unwrap_or_else(|| {
-        let masks = [("uuid", "<uuid>"), ("url", "<url>"), ("time", "<time>")];
+        let masks = [("jwt", "<id>"), ("file", "<path>"), ("uuid", "<uuid>"), ("url", "<url>"), ("time", "<time>")];
         let mask = masks.into_iter().find(|(name, _)| found.name(name).is_some());
         mask.map_or("<address>", |(_, mask)| mask).to_owned()
     })
@@ -84,8 +139,14 @@ fn part(found: &Captures<'_>) -> Option<String> {
     if found.name("path").is_some() {
         return Some(format!("{}<path>", found.name("before").map_or("", |before| before.as_str())));
     }
-    let masks =
-        [("quoted", "<id>"), ("hex", "<hex>"), ("duration", "<duration>"), ("size", "<size>"), ("number", "<n>")];
+    let masks = [
+        ("quoted", "<id>"),
+        ("hex", "<hex>"),
+        ("duration", "<duration>"),
+        ("size", "<size>"),
+        ("thousands", "<n>"),
+        ("number", "<n>"),
+    ];
     masks.into_iter().find(|(name, _)| found.name(name).is_some()).map(|(_, mask)| mask.to_owned())
 }
 
@@ -123,13 +184,17 @@ fn parts_masked(text: &str) -> String {
     pattern.replace_all(text, |found: &Captures<'_>| part(found).unwrap_or_default()).into_owned()
 }
 
+/// Masks a word of letters and digits, or several words that `_` and `-` join.
 fn word_mask(word: &str) -> String {
-    let digits = word.bytes().filter(u8::is_ascii_digit).count();
-    if digits > 0 && digits < word.len() && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if is_hex(word) {
         return "<hex>".to_owned();
     }
-    if digits > 0 && digits < word.len() && word.len() >= 16 {
+    let is_joined = word.contains('_');
+    if word.split(['_', '-']).any(|part| is_id(part) || (is_joined && is_prefixed_id(part))) {
         return "<id>".to_owned();
+    }
+    if word.contains('-') {
+        return word.split('-').map(parts_masked).collect::<Vec<_>>().join("-");
     }
     let mut masked = String::new();
     for part in word.split_inclusive(|letter: char| letter.is_ascii_digit()) {
@@ -139,6 +204,35 @@ fn word_mask(word: &str) -> String {
         }
     }
     masked
+}
+
+/// Returns whether a word of letters and digits is an id: a long one, or a shorter one in upper case. A word directly
+/// before or after a number is no id, because error codes such as `PGRST116` and amounts have this form.
+fn is_id(word: &str) -> bool {
+    let is_upper = !word.bytes().any(|byte| byte.is_ascii_lowercase());
+    is_mixed(word) && (word.len() >= LONG_ID || (word.len() >= SHORTEST_ID && is_upper && changes(word) >= 2))
+}
+
+/// Returns whether a word is the id after a prefix, as in `cus_NffrFeUfNV2Hib`. Its letters and digits alternate more
+/// often than in a name.
+fn is_prefixed_id(word: &str) -> bool {
+    word.len() >= SHORTEST_ID && (is_hex(word) || (is_mixed(word) && changes(word) * 2 >= word.len()))
+}
+
+/// Returns whether a word has letters and digits.
+fn is_mixed(word: &str) -> bool {
+    let digits = word.bytes().filter(u8::is_ascii_digit).count();
+    digits > 0 && digits < word.len()
+}
+
+fn is_hex(word: &str) -> bool {
+    is_mixed(word) && word.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The number of changes between digits, upper case and lower case.
+fn changes(word: &str) -> usize {
+    let kind = |byte: u8| (byte.is_ascii_digit(), byte.is_ascii_uppercase());
+    word.bytes().zip(word.bytes().skip(1)).filter(|(one, next)| kind(*one) != kind(*next)).count()
 }
 
 #[cfg(test)]
@@ -193,6 +287,88 @@ mod tests {
         }
     }
 
+    fn assert_masks(table: &[(&str, &str)]) {
+        for (error, masked) in table {
+            assert_eq!(mask(error), *masked, "{error}");
+        }
+    }
+
+    #[test]
+    fn an_id_of_any_form_is_one_mask() {
+        assert_masks(&[
+            ("no charge ch_3MmlLrLkdIwHu7ix0snN0B7x", "no charge <id>"),
+            ("no charge 'ch_3MmlLrLkdIwHu7ix0snN0B7x'", "no charge <id>"),
+            ("customer cus_NffrFeUfNV2Hib, request req_8YVlKcVaFlCjuX", "customer <id>, request <id>"),
+            ("user usr_k3x9p2qa of upload_7a4f9c2e", "user <id> of <id>"),
+            ("no file_0190163d-8694-739b-aea5-966c26f8ad91.", "no <id>."),
+            ("no file_00000000-0000-0000-0000-000000000001", "no <id>"),
+            ("no 0190163d-8694-739b-aea5-966c26f8ad91_small", "no <id>"),
+            ("no file-0190163d-8694-739b-aea5-966c26f8ad91", "no file-<uuid>"),
+            ("session dBjftJeZ4CVP-mBF_92K27uhbUJU1p1r_wW1gFWFOEjXk ended", "session <id> ended"),
+            ("token eyJhbGciOiJIUzI1NiJ9.eyJz_dWI-xIn0.dBjftJ_eZ4CVP-mB. Ask again", "token <id>. Ask again"),
+            ("token eyJhbGciOiJkaXIifQ..c2Vj_cmV0.dGV4dA.dGFn: expired", "token <id>: expired"),
+            ("booking XK7P2QMA, 7QJ4ZK2M and PNR_XKQ7PZMA", "booking <id>, <id> and <id>"),
+            ("job_id=XK7P2QMA", "job_id=<id>"),
+        ]);
+    }
+
+    #[test]
+    fn a_name_or_a_code_with_digits_is_no_id() {
+        assert_masks(&[
+            ("no user_id in HTTP2, utf8: ECONNREFUSED", "no user_id in HTTP<n>, utf<n>: ECONNREFUSED"),
+            ("SQLSTATE 23505 and 42P01", "SQLSTATE <n> and <n>P<n>"),
+            ("E0308 ORA-00942 PGRST116 NETSDK1045", "E<n> ORA-<n> PGRST<n> NETSDK<n>"),
+            ("collation utf8mb4_unicode_ci", "collation utf<n>mb<n>_unicode_ci"),
+            ("ERR_HTTP2_STREAM_CANCEL", "ERR_HTTP<n>_STREAM_CANCEL"),
+            ("TLS_RSA_WITH_AES_128_GCM_SHA256", "TLS_RSA_WITH_AES_<n>_GCM_SHA<n>"),
+            ("invalid_sequence_in_column_17 of secp256k1_key", "invalid_sequence_in_column_<n> of secp<n>k<n>_key"),
+            ("order_17 in step_2_failed, INV20260017", "order_<n> in step_<n>_failed, INV<n>"),
+            ("a_b-30s of pre-order_id-17 __init__", "a_b-<duration> of pre-order_id-<n> __init__"),
+        ]);
+    }
+
+    #[test]
+    fn a_duration_a_time_or_a_number_is_one_mask_however_it_is_written() {
+        assert_masks(&[
+            ("took 1m 30s", "took <duration>"),
+            ("took 45s", "took <duration>"),
+            ("took 2h 5m 3s, not 1day 2h", "took <duration>, not <duration>"),
+            ("took 1 minute 30 seconds of PT1M30S", "took <duration> of <duration>"),
+            ("every P1DT2H or PT0.5S", "every <duration> or <duration>"),
+            ("took 1,234ms", "took <duration>"),
+            ("until Sat, 21 Nov 2026 15:00:00 GMT", "until <time>"),
+            ("until Sat, 7 Nov 2026 15:00:00 +0100 (CET).", "until <time>."),
+            ("until Saturday, 21-Nov-26 15:00:00 GMT", "until <time>"),
+            ("until Sat Nov  7 15:00:00 2026", "until <time>"),
+            ("notAfter=Nov 21 15:00:00 2026 GMT", "notAfter=<time>"),
+            ("since 21 Nov 2026 of June 3, 2026 3:00 PM", "since <time> of <time>"),
+            ("at 21/Nov/2026:15:00:00 +0100", "at <time>"),
+            ("at 2026/11/21 15:00:00 GET /x", "at <time> GET <path>"),
+            ("expired 21 Nov 2026 15:00 GET /x", "expired <time> GET <path>"),
+            ("It may sit for 5 months, or march", "It may sit for <duration>, or march"),
+            ("1,234,567 bytes left", "<size> left"),
+            ("999 bytes left", "<size> left"),
+            ("1_234_567 B, 1'234.5 kB and 1.234.567 bytes", "<size>, <size> and <size>"),
+            ("1,234,567 rows, 12 rows, 1_000 rows", "<n> rows, <n> rows, <n> rows"),
+            ("ids 1, 234 and 12345,678", "ids <n>, <n> and <n>,<n>"),
+        ]);
+    }
+
+    #[test]
+    fn a_relative_path_is_masked_and_a_media_type_or_a_place_in_a_program_is_kept() {
+        assert_masks(&[
+            ("cannot open uploads/ada/photo.jpg", "cannot open <path>"),
+            ("cannot open uploads/photo.tar.gz: denied", "cannot open <path>: denied"),
+            ("copy a/b.txt. to ./c/d.txt", "copy <path>. to <path>"),
+            ("key=0190163d-8694-739b-aea5-966c26f8ad91/photo.jpg", "key=<path>"),
+            ("uploads/jürgen/2026/11/21/orders.csv:17: bad", "<path>:<n>: bad"),
+            ("panicked at src/main.rs:17:5: no", "panicked at src/main.rs:<n>:<n>: no"),
+            ("application/vnd.ms-excel or application/json", "application/vnd.ms-excel or application/json"),
+            ("HTTP/1.1, Europe/Berlin, read/write/execute", "HTTP/<n>, Europe/Berlin, read/write/execute"),
+            ("golang.org/x/net: net/http, I/O.", "golang.org/x/net: net/http, I/O."),
+        ]);
+    }
+
     proptest! {
         #[test]
         fn what_differs_from_job_to_job_splits_no_group(
@@ -202,6 +378,9 @@ mod tests {
             four in any::<u32>(),
             port in any::<u16>(),
             nanos in 1..u64::MAX / 2,
+            booking in "[G-OQ-Z][0-9][A-Z][0-9A-Z]{5,9}",
+            charge in "[a-z]{2,4}_[0-9][A-Za-z][0-9A-Za-z]{14,22}",
+            file in "[a-z]{1,9}(/[a-zA-Z0-9._-]{0,8}[a-zA-Z0-9]){0,3}/x[a-z0-9]{0,7}\\.[a-z]{3,4}",
         ) {
             let (six, four) = (Ipv6Addr::from(six), std::net::Ipv4Addr::from(four));
             let took = std::time::Duration::from_nanos(nanos);
@@ -212,6 +391,9 @@ mod tests {
                 (format!("connect to [{six}]:{port}: refused"), "connect to <address>: refused"),
                 (format!("connect to {four}:{port}: refused"), "connect to <address>: refused"),
                 (format!("gave up after {took:?} of work"), "gave up after <duration> of work"),
+                (format!("booking {booking} is full"), "booking <id> is full"),
+                (format!("no charge {charge} here"), "no charge <id> here"),
+                (format!("cannot open {file}: denied"), "cannot open <path>: denied"),
             ] {
                 prop_assert_eq!(mask(&error), masked, "{}", error);
             }
@@ -237,5 +419,17 @@ mod tests {
     #[test]
     fn an_error_of_any_length_and_script_has_a_short_mask() {
         assert_eq!(mask(&"ä".repeat(5000)).chars().count(), LONGEST);
+        assert_eq!(mask(&"17 ä ".repeat(5000)).chars().count(), LONGEST);
+        // No more is read than a worker writes.
+        assert_eq!(mask(&format!("{}x", "1".repeat(ERROR_TEXT_LIMIT))), "<n>");
+    }
+
+    #[test]
+    fn ids_of_different_lengths_split_no_group_of_long_errors() {
+        let error = |id: &str| format!("no charge {id}: {}", format!("{id} is not of this customer, ").repeat(60));
+        let (one, other) = (error("ch_3MmlLrLkdIwHu7ix0snN0B7x"), error("ch_3MmlLrLkdIwHu7ix"));
+        assert!(one.len() < ERROR_TEXT_LIMIT && other.len() > LONGEST);
+        assert_eq!(mask(&one), mask(&other));
+        assert_eq!(mask(&one).chars().count(), LONGEST);
     }
 }

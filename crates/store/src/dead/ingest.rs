@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use leveret::reader::ERROR_TEXT_LIMIT;
 use leveret_sql::{
     Result,
     db::{Arg, Sql, TimedConnection, chunks, text_list},
@@ -13,10 +14,15 @@ use crate::open::{Store, WriteLock};
 
 /// The bytes of messages above which each is written by a statement of its own.
 const BYTES_AT_ONCE: usize = 8 << 20;
+/// The longest class of an error, in bytes.
+const LONGEST_KIND: usize = 255;
 
 /// A letter that is to be written.
 pub(super) struct IngestedLetter<'a> {
     pub(super) new: &'a NewDead,
+    /// The class and the text of its error, cut to the length that workers write.
+    pub(super) kind: &'a str,
+    pub(super) error: &'a str,
     /// The payload that replaces the original one.
     pub(super) edited: Option<&'a [u8]>,
     pub(super) digest: Option<String>,
@@ -25,8 +31,10 @@ pub(super) struct IngestedLetter<'a> {
 
 impl<'a> IngestedLetter<'a> {
     pub(super) fn new(new: &'a NewDead) -> Self {
-        let fingerprint = fingerprint(&new.job, &new.kind, &new.error);
-        Self { new, edited: None, digest: digest(new), fingerprint }
+        let kind = &new.kind[..new.kind.floor_char_boundary(LONGEST_KIND)];
+        let error = &new.error[..new.error.floor_char_boundary(ERROR_TEXT_LIMIT)];
+        let fingerprint = fingerprint(&new.job, kind, error);
+        Self { new, kind, error, edited: None, digest: digest(new), fingerprint }
     }
 }
 
@@ -34,7 +42,8 @@ impl Store {
     /// Ingests dead letters, all or none, and returns the numbers of the new ones.
     ///
     /// A letter that the store has already, in any state, is skipped: the broker redelivers what was not acked, and the
-    /// answer to a commit can be lost. A letter without a job id cannot be recognised, and is stored twice.
+    /// answer to a commit can be lost. A letter without a job id cannot be recognised, and is stored twice. An error is
+    /// cut to the length that workers write, [`ERROR_TEXT_LIMIT`].
     ///
     /// ```
     /// use leveret_store::{DeadFilter, DeadSource, NewDead, Store};
@@ -107,8 +116,7 @@ fn name_fingerprints(letters: &[IngestedLetter<'_>]) -> Sql {
     let mut sql = Sql::new("INSERT INTO leveret_fingerprints (fingerprint, job, kind, masked) VALUES ");
     sql.values(letters.iter().map(|letter| {
         let (fingerprint, masked) = &letter.fingerprint;
-        let new = letter.new;
-        [fingerprint.as_str().into(), new.job.as_str().into(), new.kind.as_str().into(), masked.as_str().into()]
+        [fingerprint.as_str().into(), letter.new.job.as_str().into(), letter.kind.into(), masked.as_str().into()]
     }));
     sql.push(" ON CONFLICT (fingerprint) DO NOTHING");
     sql
@@ -131,7 +139,7 @@ fn row(letter: &IngestedLetter<'_>, now: u64) -> [Arg; 17] {
         new.queue.as_str().into(),
         new.job_id.as_deref().into(),
         new.job.as_str().into(),
-        new.kind.as_str().into(),
+        letter.kind.into(),
         new.attempt.into(),
         new.hop.into(),
         new.failed_at.unwrap_or(now).into(),
@@ -140,7 +148,7 @@ fn row(letter: &IngestedLetter<'_>, now: u64) -> [Arg; 17] {
         now.into(),
         letter.fingerprint.0.as_str().into(),
         letter.digest.as_deref().into(),
-        new.error.as_str().into(),
+        letter.error.into(),
         new.properties.as_slice().into(),
         letter.edited.unwrap_or(&new.payload).into(),
         Arg::Bytes(letter.edited.map(|_| new.payload.clone())),

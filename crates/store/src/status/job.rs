@@ -160,7 +160,7 @@ pub struct TrackedJob {
     pub cancel_requested_at: Option<u64>,
     /// True if the store may have missed updates of it: the state is the last known one.
     pub stale: bool,
-    /// The origin in its updates, which distinguishes it from every other job of its id.
+    /// The digest of its origin, as its updates have it, which distinguishes it from every other job of its id.
     #[serde(skip)]
     pub origin: Option<String>,
     /// Its id on the wire, if that is another.

@@ -1,9 +1,10 @@
-//! Applies inputs: what happens to workflows, in one transaction with what follows from it.
+//! Applies inputs to workflows. The messages that follow are stored in the same transaction.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use leveret::{
     names,
+    reader::ERROR_TEXT_LIMIT,
     time::unix_ms,
     workflow::{
         HOPS_PER_LIFE, RESULT_LIMIT, Role, StepEnd, StepOutcome, StepRef,
@@ -19,17 +20,20 @@ use super::{
     definition::{NewStep, NewWorkflow, insert_steps, insert_workflows},
     load, outbox,
     outbox::WorkflowMessage,
-    row::StoredWorkflow,
+    row::{StoredWorkflow, WORKFLOW_COLUMNS},
     save,
 };
 use crate::open::Store;
 
+/// The longest class of an error and name of a worker, in bytes.
+const LONGEST_NAME: usize = 255;
+
 /// Something that happens to a workflow.
 #[derive(Clone, Debug)]
 pub enum WorkflowInput {
-    /// It starts.
+    /// The start of a workflow.
     Start(Box<NewWorkflow>),
-    /// Anything else.
+    /// An input of a workflow that has started.
     Input {
         /// The workflow's id.
         workflow: String,
@@ -64,13 +68,14 @@ pub struct AppliedWorkflows {
     pub changed: Vec<String>,
     /// The ids of the workflows that have ended, and how.
     pub ended: Vec<(String, Status)>,
-    /// The ids of the workflows of which a job that undoes has failed.
+    /// The ids of the workflows of which a compensation or the job of `on_failure` has failed, with the failure.
     pub alarms: Vec<(String, Failure)>,
-    /// The ids of jobs that begin another life, with the number of copies from which on a dead letter is of that life.
+    /// Jobs that are retried: each id, and the lowest `hop` of a dead letter of the new run. Dead letters with a lower
+    /// `hop` are obsolete.
     pub superseded: Vec<(String, u64)>,
 }
 
-/// The end of a job, as far as the engine does not keep it.
+/// The facts about the end of a job that the engine does not keep.
 #[derive(Clone, Debug, Default)]
 pub(super) struct JobEnd {
     pub(super) attempt: u32,
@@ -79,7 +84,7 @@ pub(super) struct JobEnd {
     pub(super) worker: Option<String>,
     pub(super) result: Option<String>,
     pub(super) too_large: Option<u64>,
-    /// The outcome of a job that is no step.
+    /// The outcome of a compensation or of the job of `on_failure`.
     pub(super) outcome: Option<StepOutcome>,
     pub(super) life: u32,
 }
@@ -103,9 +108,9 @@ pub(super) struct Work {
 }
 
 impl Store {
-    /// Applies what happens to workflows, in order, in one transaction with what follows from it.
+    /// Applies inputs to workflows, in order. The messages that follow are stored in the same transaction.
     ///
-    /// Nothing is published yet: that is the caller's, or any server's once the lease of the messages is over.
+    /// Publishes nothing. The caller publishes the messages, or any server does once their lease has ended.
     ///
     /// ```
     /// use leveret::{NewJob, workflow::{Workflow, engine::{Input, Status}}};
@@ -133,7 +138,8 @@ impl Store {
         let outcomes = vec![InputOutcome::Unknown; inputs.len()];
         let mut applied = AppliedWorkflows { outcomes, ..AppliedWorkflows::default() };
         let mut by_id: BTreeMap<String, VecDeque<(usize, WorkflowInput)>> = BTreeMap::new();
-        for (at, input) in inputs.into_iter().enumerate() {
+        for (at, mut input) in inputs.into_iter().enumerate() {
+            bound(&mut input);
             match readable(&input) {
                 Ok(id) => by_id.entry(id.to_owned()).or_default().push_back((at, input)),
                 Err(outcome) => applied.outcomes[at] = outcome,
@@ -161,6 +167,19 @@ impl Store {
             }
         }
         Ok(applied)
+    }
+}
+
+/// Cuts the texts of a job's end to the length that workers write, because another sender may write longer ones.
+fn bound(input: &mut WorkflowInput) {
+    let WorkflowInput::Input { input, .. } = input else { return };
+    let Input::End(end) = &mut **input else { return };
+    if let Some(worker) = &mut end.worker {
+        worker.truncate(worker.floor_char_boundary(LONGEST_NAME));
+    }
+    if let StepOutcome::Failed { kind, error } = &mut end.outcome {
+        kind.truncate(kind.floor_char_boundary(LONGEST_NAME));
+        error.truncate(error.floor_char_boundary(ERROR_TEXT_LIMIT));
     }
 }
 
@@ -226,7 +245,7 @@ async fn begin(
             inputs: VecDeque::new(),
         });
         if let Some(inputs) = by_id.get_mut(new.id()) {
-            // What came before its start does not know it.
+            // Inputs before its start find no such workflow.
             while let Some((at, input)) = inputs.pop_front() {
                 if matches!(input, WorkflowInput::Start(_)) {
                     applied.outcomes[at] = InputOutcome::Applied;
@@ -249,7 +268,10 @@ async fn lock(tx: &mut TimedConnection, ids: impl Iterator<Item = &str>) -> Resu
     }
     let dialect = tx.dialect();
     let lock = if dialect == Dialect::Postgres { "FOR UPDATE" } else { "" };
-    let text = format!("SELECT * FROM leveret_workflows WHERE id IN {} ORDER BY id {lock}", dialect.list("$1"));
+    let text = format!(
+        "SELECT {WORKFLOW_COLUMNS}, digest FROM leveret_workflows WHERE id IN {} ORDER BY id {lock}",
+        dialect.list("$1")
+    );
     let rows = Sql::new(text).arg(text_list(ids)).rows(tx).await?;
     let work = |row: &Row| {
         let stored = StoredWorkflow::from_row(row)?;
@@ -282,7 +304,7 @@ async fn run(tx: &mut TimedConnection, works: &mut [Work], applied: &mut Applied
             return Ok(());
         }
         if loads.iter().any(|(_, load)| load::is_list(load)) {
-            // A list is answered by what is stored.
+            // A list is read from the store, so the changes must be there first.
             save::save(tx, works, now).await?;
         }
         load::answer(tx, works, loads).await?;

@@ -1,6 +1,6 @@
 //! The rows of a definition.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use leveret::{
     time::millis,
@@ -39,7 +39,8 @@ pub struct NewWorkflow {
     id: String,
     pub(super) origin: String,
     pub(super) digest: String,
-    pub(super) workflow: Workflow,
+    /// Shared by its clones, because it may have megabytes.
+    pub(super) workflow: Arc<Workflow>,
 }
 
 impl NewWorkflow {
@@ -48,7 +49,7 @@ impl NewWorkflow {
     pub fn new(workflow: Workflow) -> Self {
         let id = workflow.workflow_id().map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned);
         let origin = uuid::Uuid::new_v4().simple().to_string();
-        Self { digest: digest(&workflow), id, origin, workflow }
+        Self { digest: digest(&workflow), id, origin, workflow: Arc::new(workflow) }
     }
 
     /// The workflow's id.

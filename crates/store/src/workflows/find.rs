@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use leveret::workflow::engine::MemberEnd;
 use leveret_sql::{
     Result,
     db::{Dialect, Sql, TimedConnection},
 };
 
-use super::row::{StoredStep, StoredWorkflow, StoredWorkflowJob};
+use super::row::{STEP_COLUMNS, StoredStep, StoredWorkflow, StoredWorkflowJob, WORKFLOW_COLUMNS};
 use crate::{
     open::Store,
-    page::{Cursor, Page},
+    page::{Cursor, PAGE_BYTES, Page},
 };
 
 /// A filter of workflows. A workflow must match all of its fields; the default matches every workflow.
@@ -27,7 +28,7 @@ pub struct WorkflowFilter {
 /// Numbers of the jobs of a workflow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WorkflowSums {
-    /// All, as far as the steps are known.
+    /// All jobs of the steps so far: a running step may add more.
     pub total: u64,
     /// Succeeded.
     pub completed: u64,
@@ -35,9 +36,9 @@ pub struct WorkflowSums {
     pub failed: u64,
     /// Skipped or cancelled.
     pub skipped: u64,
-    /// Of steps that have started: in their queue, or running.
+    /// Jobs of steps that have started: they are in their queue, or run.
     pub running: u64,
-    /// Of steps that have not started.
+    /// Jobs of steps that have not started.
     pub waiting: u64,
 }
 
@@ -46,13 +47,15 @@ pub struct WorkflowSums {
 pub struct WorkflowCounts {
     /// By the name of their status.
     pub by_status: BTreeMap<String, u64>,
-    /// Those in the status `Waiting`, by what they wait for: `queue`, `operator` or `pause`.
+    /// Workflows in the status `Waiting`, by the reason of the wait: `queue`, `operator` or `pause`.
     pub by_waiting: BTreeMap<String, u64>,
     /// Messages that are not published yet.
     pub unpublished: u64,
-    /// The time since which the oldest of these waits that waits for no queue, in milliseconds since the epoch.
+    /// The creation time of the oldest of these messages that does not wait for a missing queue, in milliseconds since
+    /// the epoch.
     pub unpublished_since: Option<u64>,
-    /// The time of the last change of the unfinished workflow that has stood still longest and is not paused.
+    /// The time of the last change of the unfinished workflow that has stood still longest. Paused workflows and those that wait
+    /// for an operator do not count.
     pub still_since: Option<u64>,
 }
 
@@ -72,7 +75,8 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn workflow(&self, id: &str) -> Result<Option<StoredWorkflow>> {
-        Sql::new("SELECT * FROM leveret_workflows WHERE id = $1").arg(id).maybe(&mut self.reader().await?).await
+        let text = format!("SELECT {WORKFLOW_COLUMNS} FROM leveret_workflows WHERE id = $1");
+        Sql::new(text).arg(id).maybe(&mut self.reader().await?).await
     }
 
     /// Returns one page of the workflows that match a filter, newest first by their start.
@@ -95,7 +99,7 @@ impl Store {
         after: Option<&Cursor>,
         limit: u32,
     ) -> Result<Page<StoredWorkflow>> {
-        let mut sql = Sql::new("SELECT * FROM leveret_workflows WHERE 1 = 1").slow();
+        let mut sql = Sql::new(format!("SELECT {WORKFLOW_COLUMNS} FROM leveret_workflows WHERE 1 = 1")).slow();
         if let Some(status) = &filter.status {
             // The first condition is for the index.
             let stored = ["Waiting", "Pending"].contains(&status.as_str());
@@ -145,10 +149,12 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn workflow_steps(&self, workflow: &StoredWorkflow, from: u32, limit: u32) -> Result<Vec<StoredStep>> {
-        let text = "SELECT s.*, (SELECT max(o.blocked_queue) FROM leveret_workflow_outbox AS o
-                                 WHERE o.workflow = s.workflow AND o.step = s.position) AS blocked_queue
-                    FROM leveret_workflow_steps AS s WHERE s.workflow = $1 AND s.position >= $2
-                    ORDER BY s.position LIMIT $3";
+        let text = format!(
+            "SELECT {STEP_COLUMNS}, (SELECT max(o.blocked_queue) FROM leveret_workflow_outbox AS o
+                                     WHERE o.workflow = s.workflow AND o.step = s.position) AS blocked_queue
+             FROM leveret_workflow_steps AS s WHERE s.workflow = $1 AND s.position >= $2
+             ORDER BY s.position LIMIT $3"
+        );
         Sql::new(text).arg(workflow.key).arg(from).arg(limit).all(&mut self.reader().await?).await
     }
 
@@ -160,9 +166,10 @@ impl Store {
     ///
     /// See [`workflow_steps`](Self::workflow_steps) for an example.
     pub async fn workflow_step(&self, workflow: &StoredWorkflow, name: &str) -> Result<Option<StoredStep>> {
-        let text = "SELECT s.*, NULL AS blocked_queue FROM leveret_workflow_steps AS s
-                    WHERE s.workflow = $1 AND s.name = $2";
-        let text = text.replace("NULL", "CAST(NULL AS TEXT)");
+        let text = format!(
+            "SELECT {STEP_COLUMNS}, CAST(NULL AS TEXT) AS blocked_queue FROM leveret_workflow_steps AS s
+             WHERE s.workflow = $1 AND s.name = $2"
+        );
         Sql::new(text).arg(workflow.key).arg(name).maybe(&mut self.reader().await?).await
     }
 
@@ -183,7 +190,8 @@ impl Store {
         let text =
             "SELECT j.workflow, j.step, j.role, j.member, j.life, j.outcome, j.error_kind, j.error, j.replayed_at,
                            j.attempt, j.started_at, j.ended_at, j.worker, j.too_large,
-                           CASE WHEN sum(length(j.result)) OVER (ORDER BY j.step) <= $4 THEN j.result END AS result
+                           CASE WHEN sum(octet_length(j.result)) OVER (ORDER BY j.step) <= $4
+                                THEN j.result END AS result
                     FROM leveret_workflow_steps AS s CROSS JOIN leveret_workflow_jobs AS j
                     WHERE s.workflow = $1 AND s.position >= $2 AND s.position < $3
                         AND j.workflow = s.workflow AND j.step = s.position AND j.role = 0 AND j.member = 0";
@@ -192,7 +200,7 @@ impl Store {
     }
 
     /// Returns jobs of one step in the order of their members, from one on: those that have ended or are in a later life,
-    /// at most `limit` and about 1 MiB of results.
+    /// at most `limit` and about 1 MiB of results and errors.
     ///
     /// See [`workflow_steps`](Self::workflow_steps) for an example of a workflow.
     ///
@@ -206,12 +214,20 @@ impl Store {
         after: Option<&Cursor>,
         limit: u32,
     ) -> Result<Page<StoredWorkflowJob>> {
-        let text = "SELECT * FROM leveret_workflow_jobs WHERE workflow = $1 AND step = $2 AND role = 0 AND member > $3
-                    ORDER BY member LIMIT $4";
+        // `bytes` counts more than this sum. So if the sum leaves rows out, the page ends before the last selected row.
+        let text = "SELECT * FROM leveret_workflow_jobs WHERE workflow = $1 AND step = $2 AND role = 0 AND member IN (
+                        SELECT member FROM (
+                            SELECT member, sum(size) OVER (ORDER BY member) - size AS ahead,
+                                   row_number() OVER (ORDER BY member) AS place
+                            FROM (SELECT member,
+                                         coalesce(octet_length(result), 0) + coalesce(octet_length(error), 0) AS size
+                                  FROM leveret_workflow_jobs
+                                  WHERE workflow = $1 AND step = $2 AND role = 0 AND member > $3
+                                  ORDER BY member LIMIT $4) AS sized) AS summed
+                        WHERE place <= 2 OR ahead < $5) ORDER BY member";
         let after = after.map_or(-1, Cursor::number);
         let sql = Sql::new(text).arg(workflow.key).arg(step.position).arg(after).arg(u64::from(limit) + 1);
-        let jobs = sql.all(&mut self.reader().await?).await?;
-        let bytes = |job: &StoredWorkflowJob| 128 + job.result.as_ref().map_or(0, String::len);
+        let jobs = sql.arg(PAGE_BYTES as u64).all(&mut self.reader().await?).await?;
         Ok(Page::new(jobs, limit, bytes, |job: &StoredWorkflowJob| (job.member.into(), String::new())))
     }
 
@@ -298,9 +314,18 @@ impl Store {
     }
 }
 
+/// The size of a job in a page.
+fn bytes(job: &StoredWorkflowJob) -> usize {
+    let error = match &job.state.end {
+        Some(MemberEnd::Failed { kind, error }) => kind.len() + error.len(),
+        _ => 0,
+    };
+    128 + error + job.result.as_ref().map_or(0, String::len)
+}
+
 async fn still_since(on: &mut TimedConnection) -> Result<Option<u64>> {
     let text = "SELECT min(updated_at) AS since FROM leveret_workflows
-                WHERE ended_at IS NULL AND coalesce(waiting_for, '') <> 'pause'";
+                WHERE ended_at IS NULL AND coalesce(waiting_for, '') NOT IN ('pause', 'operator')";
     let rows = Sql::new(text).slow().rows(on).await?;
     Ok(rows.first().map(|row| row.maybe_number("since")).transpose()?.flatten())
 }

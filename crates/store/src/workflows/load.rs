@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use leveret::workflow::engine::{Load, MemberState, StepState};
+use leveret::workflow::{
+    Role,
+    engine::{Load, MemberState, StepState},
+};
 use leveret_sql::{
     Result,
     db::{Row, Sql, TimedConnection},
@@ -12,7 +15,7 @@ use serde_json::{Value, json};
 use super::{
     apply::Work,
     json_rows::{number, rows, table, text},
-    row::{json, member_state},
+    row::{MEMBER_COLUMNS, json, member_state, role_number},
 };
 
 /// Returns whether the rows are found by their contents, which must be stored first.
@@ -36,13 +39,24 @@ pub(super) async fn answer(tx: &mut TimedConnection, works: &mut [Work], loads: 
         for row in steps_by_name(tx, &wanted).await? {
             put_step(works, &place, &row)?;
         }
-        // Names that no step has.
+        // Marks the names that no step has. A step that was found stays.
         steps.iter().for_each(|(at, name)| works[*at].snapshot.put_step(name, None));
     }
     if !members.is_empty() {
-        let wanted = members.iter().map(|(at, step, member)| json!([works[*at].key, step, member]));
-        for row in members_by_place(tx, &wanted.collect::<Vec<_>>()).await? {
-            put_member(works, &place, &row)?;
+        let mut names = HashMap::new();
+        let mut wanted = Vec::with_capacity(members.len());
+        for (at, step, member) in &members {
+            let work = &works[*at];
+            if let Some(position) = work.positions.get(step) {
+                names.insert((work.key, *position), step.as_str());
+                wanted.push(json!([work.key, position, role_number(Role::Step), member]));
+            }
+        }
+        for row in members_by_key(tx, &wanted).await? {
+            let (key, position): (i64, i64) = (row.try_get("workflow")?, row.try_get("step")?);
+            if let (Some(at), Some(step)) = (place.get(&key), names.get(&(key, position))) {
+                works[*at].snapshot.put_member(step, row.number("member")?, member_state(&row)?);
+            }
         }
         for (at, step, member) in &members {
             works[*at].snapshot.put_member(step, *member, MemberState::default());
@@ -68,16 +82,18 @@ async fn steps_by_name(tx: &mut TimedConnection, wanted: &[Value]) -> Result<Vec
     sql.arg(rows(wanted)).rows(tx).await
 }
 
-async fn members_by_place(tx: &mut TimedConnection, wanted: &[Value]) -> Result<Vec<Row>> {
+/// All columns of the key come from the list. Otherwise PostgreSQL reads each member of a group for every one in the list.
+async fn members_by_key(tx: &mut TimedConnection, wanted: &[Value]) -> Result<Vec<Row>> {
     let dialect = tx.dialect();
+    let number = |column| number(dialect, column);
     let sql = Sql::new(format!(
-        "SELECT s.name, j.* FROM {} CROSS JOIN leveret_workflow_steps AS s CROSS JOIN leveret_workflow_jobs AS j
-         WHERE s.workflow = {} AND s.name = {} AND j.workflow = s.workflow AND j.step = s.position AND j.role = 0
-         AND j.member = {}",
+        "SELECT {MEMBER_COLUMNS} FROM {} CROSS JOIN leveret_workflow_jobs AS j
+         WHERE j.workflow = {} AND j.step = {} AND j.role = {} AND j.member = {}",
         table(dialect),
-        number(dialect, 0),
-        text(dialect, 1),
-        number(dialect, 2)
+        number(0),
+        number(1),
+        number(2),
+        number(3)
     ));
     sql.arg(rows(wanted)).rows(tx).await
 }
@@ -98,11 +114,11 @@ async fn load_list(
         Load::Held => steps("AND phase = 'held' ORDER BY position").rows(tx).await?,
         Load::Compensable => steps("AND compensable IS NOT NULL ORDER BY compensable DESC LIMIT 1").rows(tx).await?,
         Load::Failed(of) => {
-            let mut sql = Sql::new(
-                "SELECT s.name, j.* FROM leveret_workflow_jobs AS j
+            let mut sql = Sql::new(format!(
+                "SELECT s.name, {MEMBER_COLUMNS} FROM leveret_workflow_jobs AS j
                  JOIN leveret_workflow_steps AS s ON s.workflow = j.workflow AND s.position = j.step
-                 WHERE j.workflow = $1 AND j.outcome = 'failed' AND j.role = 0",
-            )
+                 WHERE j.workflow = $1 AND j.outcome = 'failed' AND j.role = 0"
+            ))
             .arg(key);
             if let Some(of) = of {
                 sql.push(" AND s.name = ").bind(of.as_str());

@@ -1,7 +1,7 @@
-//! The server's own outbox: what a transition decided to publish, until the broker has confirmed it.
+//! The server's own outbox: the messages that a transition decided to publish, until the broker has confirmed them.
 //!
-//! The server that wrote a row publishes it at once. No other server touches the row until its lease ends, because the first
-//! one was killed or could not publish. So a job may be published twice, and is never forgotten.
+//! The server that wrote a row publishes it at once. Another server publishes the row only after its lease has ended.
+//! If a server is killed, its jobs are published late, and possibly twice.
 
 use std::{collections::BTreeSet, ops::Range};
 
@@ -18,7 +18,8 @@ use super::{
 };
 use crate::open::Store;
 
-/// The time in milliseconds for which a server has the messages that it decided, or has taken. After a kill they wait so long.
+/// Lease of a message, in milliseconds, for the server that wrote or took it. If that server is killed, its messages
+/// wait for the end of the lease.
 const LEASE: u64 = 20_000;
 /// The columns of a [`WorkflowMessage`].
 const COLUMNS: &str = "id, workflow, kind, step, first, last, life, created_at, due_at, attempts, blocked_queue";
@@ -53,7 +54,7 @@ pub struct WorkflowMessage {
     pub(super) first: u32,
     pub(super) last: u32,
     pub(super) life: u32,
-    /// The time at which it was decided, in milliseconds since the epoch.
+    /// The time at which the server decided to publish it, in milliseconds since the epoch.
     pub created_at: u64,
     /// The number of former attempts to publish it.
     pub attempts: u32,
@@ -89,7 +90,7 @@ impl WorkflowMessage {
         Self { first: self.first.saturating_add(jobs).min(self.last), ..self }
     }
 
-    /// Returns the message as one of which any job may have been published without a confirm.
+    /// Marks the message as uncertain: each of its jobs may have been published without a confirm.
     #[must_use]
     pub fn uncertain(self) -> Self {
         Self { attempts: self.attempts.max(1), blocked_queue: None, ..self }
@@ -101,7 +102,7 @@ impl WorkflowMessage {
     }
 }
 
-/// Writes what follows from the actions of all workflows. The caller has the lease.
+/// Writes the messages that follow from the actions of all workflows. The caller has their lease.
 pub(super) async fn decide(
     tx: &mut TimedConnection,
     works: &[Work],
@@ -161,7 +162,7 @@ pub(super) async fn decide(
     if cancelled.is_empty() {
         return Ok(());
     }
-    // Their jobs end without being published.
+    // The waiting jobs of cancelled workflows are due now: they end without being published.
     let text = format!(
         "UPDATE leveret_workflow_outbox SET due_at = $1 WHERE workflow IN {} AND kind = 'step' AND error IS NOT NULL",
         tx.dialect().numbers("$2")
@@ -228,8 +229,7 @@ impl Store {
         Ok(messages)
     }
 
-    /// Records that the jobs of messages are published: for each, how many. Messages that waited for the same queue are due
-    /// then.
+    /// Records how many jobs of each message are published. Messages that waited for the same queue are then due.
     ///
     /// ```
     /// # async fn doc(store: leveret_store::Store, message: leveret_store::WorkflowMessage) -> leveret_store::Result<()> {
@@ -272,7 +272,8 @@ impl Store {
         if queues.is_empty() {
             return Ok(());
         }
-        // Rows that another transaction has are left out, so that no two wait for each other. They are due by themselves.
+        // Rows that another transaction has locked are left out, so that no two transactions wait for each other. Those
+        // rows become due by their own time.
         let lock = if self.dialect() == Dialect::Postgres { "ORDER BY id FOR UPDATE SKIP LOCKED" } else { "" };
         let text = format!(
             "UPDATE leveret_workflow_outbox SET due_at = $1 WHERE id IN (
@@ -323,8 +324,8 @@ impl Store {
     }
 }
 
-/// Locks workflows in the order of their ids, and before their messages, as all transactions do. Returns those that meet the
-/// condition.
+/// Locks workflows in the order of their ids, and before their messages, as all transactions do. Returns the keys of
+/// the workflows that meet the condition.
 async fn lock_shown(tx: &mut TimedConnection, keys: impl Iterator<Item = i64>, condition: &str) -> Result<Vec<i64>> {
     let mut keys: Vec<_> = keys.collect();
     keys.sort_unstable();
@@ -336,7 +337,7 @@ async fn lock_shown(tx: &mut TimedConnection, keys: impl Iterator<Item = i64>, c
     Ok(rows.iter().map(|row| row.try_get("key")).collect::<sqlx::Result<_>>()?)
 }
 
-/// Makes workflows, which are locked, show a queue that one of their messages waits for.
+/// Sets the shown queue of locked workflows to one that a message of theirs waits for.
 async fn show_blocked(tx: &mut TimedConnection, keys: &[i64]) -> Result<()> {
     let queue =
         "(SELECT max(o.blocked_queue) FROM leveret_workflow_outbox AS o WHERE o.workflow = leveret_workflows.key)";

@@ -1,6 +1,9 @@
 //! Makes the jobs to publish for messages of the outbox, with the results of the predecessors as they are stored.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::SystemTime,
+};
 
 use leveret::{
     NewJob,
@@ -30,9 +33,10 @@ const MOST_ENDS: u32 = 500;
 /// The jobs or the cancellation to publish for a message.
 #[derive(Debug)]
 pub enum WorkflowPublishes {
-    /// Some jobs of its step, in the order of their members. Without any, those of other messages come first.
+    /// Jobs of the step, in the order of the group. Empty if the messages before it used up the memory limit of this
+    /// call.
     Jobs(Vec<WorkflowPublish>),
-    /// The ends of some jobs that were never published, because the jobs of the workflow are cancelled.
+    /// The ends of some jobs that were never published, because the workflow has failed or is cancelled.
     Ends(Vec<StepEnd>),
     /// The jobs cannot be read, for this reason. A newer version may have stored them.
     Unreadable(String),
@@ -49,15 +53,17 @@ pub struct WorkflowPublish {
     pub job: NewJob,
     /// The queue; `None` if the definition names none, and the catalogue of jobs has to know it.
     pub queue: Option<String>,
-    /// True if the jobs of the workflow are cancelled. It may have been published before: only a worker knows its end.
+    /// True if the jobs of the workflow are cancelled. This job may have been published before, so that only a worker
+    /// knows its end.
     pub is_cancelled: bool,
-    /// The end of the job, to be completed by a program that can never publish it.
+    /// The end to record if the job can never be published. Its outcome is `Cancelled` unless the server sets a
+    /// failure.
     pub end: Box<StepEnd>,
 }
 
 impl Store {
-    /// Makes what is to be published for messages: for each at most `most` jobs, of its first members that are not published
-    /// yet. All together have about 8 MiB of payloads.
+    /// Makes the jobs to publish for messages: for each message the next jobs of its group, at most `most`. The
+    /// payloads of all messages together have about 8 MiB.
     ///
     /// ```
     /// # async fn doc(store: leveret_store::Store) -> leveret_store::Result<()> {
@@ -111,9 +117,10 @@ async fn facts(on: &mut TimedConnection, messages: &[WorkflowMessage]) -> Result
     let sql = Sql::new(format!(
         "SELECT w.key, {step} AS step, w.state AS workflow_state, w.track, w.on_failure, s.spec, s.compensation, s.state
          FROM {} CROSS JOIN leveret_workflows AS w LEFT JOIN leveret_workflow_steps AS s
-             ON s.workflow = w.key AND s.position = {step} WHERE w.key = {}",
+             ON s.workflow = {workflow} AND s.position = {step} WHERE w.key = {workflow}",
         table(dialect),
-        number(dialect, 0),
+        // PostgreSQL uses the whole key of the steps only if both columns come from one table.
+        workflow = number(dialect, 0),
         step = number(dialect, 1)
     ));
     let mut facts = HashMap::new();
@@ -178,10 +185,12 @@ async fn payloads(
 }
 
 impl WorkflowMessage {
-    /// Returns whether its jobs end without being published.
+    /// Returns whether its jobs end without being published, because the workflow stops. Its compensations wait for them.
+    /// After a failure, an operator may still retry jobs.
     fn ends_unpublished(&self, facts: &Places<Facts>) -> bool {
         let facts = facts.get(&(self.workflow, self.step));
-        self.is_unpublished() && facts.is_some_and(Facts::is_cancelled)
+        let ends = |facts: &Facts| facts.is_cancelled() || (facts.state.stop == Some(Stop::Failed) && self.life == 1);
+        self.is_unpublished() && facts.is_some_and(ends)
     }
 }
 
@@ -204,12 +213,14 @@ async fn results(
     messages: &[WorkflowMessage],
     facts: &Places<Facts>,
 ) -> Result<HashMap<(i64, String), Predecessor>> {
-    let mut wanted = Vec::new();
+    // One predecessor may have thousands of successors in one call.
+    let mut names = BTreeSet::new();
     for message in messages {
         let step = facts.get(&(message.workflow, message.step)).and_then(|facts| facts.step.as_ref());
         let Some((.., state)) = step else { continue };
-        wanted.extend(read_by(message, state).iter().map(|name| json!([message.workflow, name])));
+        names.extend(read_by(message, state).iter().map(|name| (message.workflow, name.as_str())));
     }
+    let wanted: Vec<_> = names.into_iter().map(|(workflow, name)| json!([workflow, name])).collect();
     let mut found = HashMap::new();
     if wanted.is_empty() {
         return Ok(found);
@@ -235,7 +246,7 @@ async fn results(
     Ok(found)
 }
 
-/// Makes what is to be published for one message. An error says why it cannot be read.
+/// Makes the jobs to publish for one message. The error is the reason why its rows cannot be read.
 fn made(
     message: &WorkflowMessage,
     facts: &Places<Facts>,

@@ -36,7 +36,8 @@ pub struct StoredWorkflow {
 }
 
 impl StoredWorkflow {
-    /// Its status: that of the engine, with what only a server knows: no job is published yet, or a job waits for a queue.
+    /// Returns the status of the engine, or one that only a server knows: no job is published yet, or a job waits for a
+    /// queue.
     #[must_use]
     pub fn status(&self) -> Status {
         match (self.state.status(), &self.blocked_queue, self.started_at) {
@@ -58,7 +59,7 @@ pub struct StoredStep {
     pub queue: Option<String>,
     /// The state that the engine keeps, with the name.
     pub state: StepState,
-    /// The time at which its jobs were decided to be published.
+    /// The time at which the server decided to publish its jobs.
     pub published_at: Option<u64>,
     /// The time of its end.
     pub ended_at: Option<u64>,
@@ -71,7 +72,7 @@ pub struct StoredStep {
 pub struct StoredWorkflowJob {
     /// The place of the step in the order of definition; -1 for [`Role::OnFailure`].
     pub step: i64,
-    /// The part that it has.
+    /// The role of the job in the workflow.
     pub role: Role,
     /// Its position in a group, from 0.
     pub member: u32,
@@ -146,6 +147,15 @@ pub(super) fn member_state(row: &Row) -> sqlx::Result<MemberState> {
     };
     Ok(MemberState { life: row.number("life")?, end, replayed_at: row.number("replayed_at")? })
 }
+
+/// The columns of a [`StoredWorkflow`]. The payload of its `on_failure` may have megabytes.
+pub(super) const WORKFLOW_COLUMNS: &str = "key, name, labels, state, blocked_queue, conflicts, created_at, updated_at, \
+                                           started_at, ended_at, deadline_at";
+/// The columns of a [`StoredStep`] `s` without its blocked queue. The payload of its compensation may have megabytes.
+pub(super) const STEP_COLUMNS: &str = "s.position, s.spec, s.state, s.published_at, s.ended_at";
+/// The columns of a job `j` as the engine knows it. Its result may have 64 KiB.
+pub(super) const MEMBER_COLUMNS: &str =
+    "j.workflow, j.step, j.member, j.life, j.outcome, j.error_kind, j.error, j.replayed_at";
 
 impl FromRow for StoredWorkflow {
     fn from_row(row: &Row) -> sqlx::Result<Self> {

@@ -67,13 +67,13 @@ pub(super) async fn save(tx: &mut TimedConnection, works: &mut [Work], now: u64)
         of_steps.extend(old.filter_map(|step| Some(step_row(work.key, *work.positions.get(&step.name)?, step))));
         for (step, member, state) in members {
             let end = work.ends.remove(&(step.clone(), Role::Step, member));
-            // An operator's command has no report.
+            // A retry or a skip by an operator has no report of an end.
             let end = end.unwrap_or_else(|| JobEnd { ended_at: now, ..JobEnd::default() });
             if let Some(position) = work.positions.get(&step) {
                 of_jobs.push(job_row((work.key, *position, Role::Step, member), &state, &end));
             }
         }
-        // What is left are ends of jobs that undo.
+        // The remaining ends are of compensations and of jobs of `on_failure`.
         for ((step, role, _), end) in std::mem::take(&mut work.ends) {
             let position = if role == Role::OnFailure { Some(-1) } else { work.positions.get(&step).copied() };
             if let (Some(position), Some(state)) = (position, undo_state(&end)) {
@@ -181,7 +181,7 @@ async fn update_steps(tx: &mut TimedConnection, changed: &[Value], now: u64) -> 
     sql.arg(rows(changed)).arg(now).execute(tx).await.map(drop)
 }
 
-/// The state of a job that undoes, by the report of its end.
+/// The state of a compensation or of the job of `on_failure`, by the report of its end.
 fn undo_state(end: &JobEnd) -> Option<MemberState> {
     let outcome = match end.outcome.as_ref()? {
         StepOutcome::Completed { .. } => MemberEnd::Completed,

@@ -1,12 +1,13 @@
 //! Dead letters: ingested once, found, grouped, edited, purged, exported and imported.
 
 use futures_util::TryStreamExt;
-use leveret_store::{DeadFilter, DeadSource, DeadState, NewDead, Selection, Store, StoredDeadLetter};
+use leveret_store::{DeadFilter, DeadLetter, DeadSource, DeadState, NewDead, Selection, Store, StoredDeadLetter};
 
 use crate::database::{ANNA, Database, NOW, OpenStore};
 
 leveret_harness::on_both_databases! {
     a_letter_is_kept_byte_for_byte,
+    an_error_is_kept_as_long_as_workers_write_it,
     a_letter_is_ingested_once_however_often_it_is_delivered,
     without_an_id_a_letter_is_doubled_rather_than_lost,
     a_filter_finds_what_fits_all_of_it,
@@ -63,6 +64,23 @@ async fn a_letter_is_kept_byte_for_byte(database: Database) {
     let kept = store.letter(taken[1]).await.unwrap().unwrap();
     assert_eq!((kept.about.source, kept.about.job_id, kept.about.failed_at), (DeadSource::Unrouted, None, NOW + 9));
     assert!(store.letter(taken[1] + 1).await.unwrap().is_none());
+}
+
+async fn an_error_is_kept_as_long_as_workers_write_it(database: Database) {
+    let store = database.open().await;
+    let (kind, error) = ("é".repeat(1_000), "é".repeat(10_000));
+    let new = NewDead { kind: kind.clone(), error: error.clone(), ..letter(1) };
+    let id = store.ingest(&[new], NOW).await.unwrap()[0];
+    let kept = store.letter(id).await.unwrap().unwrap();
+    let about = DeadLetter { kind, error, job_id: Some("other".into()), ..kept.about.clone() };
+    assert_eq!(store.import(&[StoredDeadLetter { about, ..kept.clone() }], ANNA).await.unwrap(), 1);
+    let imported = DeadFilter { job_id: Some("other".into()), ..DeadFilter::default() };
+    let imported = store.dead_letters(&imported, None, 10).await.unwrap().items.remove(0);
+    for letter in [kept.about, imported] {
+        assert_eq!((letter.kind.len(), letter.error.len()), (254, 4096));
+    }
+    let groups = store.groups(&DeadFilter::default(), 10).await.unwrap();
+    assert_eq!((groups.len(), groups[0].count, groups[0].kind.len()), (1, 2, 254));
 }
 
 async fn a_letter_is_ingested_once_however_often_it_is_delivered(database: Database) {

@@ -63,6 +63,18 @@ async fn a_wrong_address_is_refused_with_the_right_forms_and_without_the_passwor
 }
 
 #[tokio::test]
+async fn no_file_is_created_under_a_name_with_a_password() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["host=h user=me password=secret", "me:secret@h", "'me:secret@h'", "leveret.db?password=secret"] {
+        for scheme in ["", "sqlite:"] {
+            let error = Store::open(&format!("{scheme}{}/{name}", folder.path().display())).await.unwrap_err();
+            assert!(matches!(error, Error::Address), "{scheme}{name}: {error}");
+        }
+    }
+    assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none());
+}
+
+#[tokio::test]
 async fn a_file_is_created_where_its_path_says_and_found_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("odd name #1 50%.db");

@@ -99,7 +99,8 @@ impl DeadLetterService {
     ///
     /// # Errors
     ///
-    /// As [`replay`](Self::replay); [`Error::Running`] if the store was unreachable for so long that another process has the lease.
+    /// As [`replay`](Self::replay); [`Error::Running`] if the store was unreachable for so long that another process
+    /// has the lease.
     pub async fn run_leased(
         &self,
         lease: LeasedReplay,

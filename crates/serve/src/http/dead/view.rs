@@ -148,6 +148,7 @@ impl LetterView {
         rules: &RedactionRules,
         caller: &Caller,
     ) -> Self {
+        let rules = rules.of_job(&found.about.job);
         let text = |payload: &[u8]| {
             if caller.is_operator() {
                 return rules.text(payload);

@@ -100,6 +100,29 @@ mod tests {
     }
 
     #[test]
+    fn the_picture_in_the_book_is_drawn_by_this_code() {
+        let step = |name: &str, job: &str, status: &str, after: &[&str]| DrawnStep {
+            name: name.to_owned(),
+            note: job.to_owned(),
+            status: status.to_owned(),
+            after: after.iter().map(|&name| name.to_owned()).collect(),
+        };
+        let steps = [
+            step("charge", "payment.charge", "Completed", &[]),
+            step("reserve", "stock.reserve", "Completed", &["charge"]),
+            step("invoice", "report.invoice", "Completed", &["charge"]),
+            step("place", "order.place", "Running", &["reserve", "invoice"]),
+            step("confirm", "email.order_confirmation", "Pending", &["place"]),
+        ];
+        let picture = svg("checkout", &steps).unwrap();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/src/checkout.svg");
+        if std::env::var_os("WRITE_PICTURES").is_some() {
+            std::fs::write(path, &picture).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), picture, "WRITE_PICTURES=1 writes it");
+    }
+
+    #[test]
     fn a_long_name_is_cut_in_the_picture_and_whole_in_its_tooltip() {
         let name = "n".repeat(64);
         let step = DrawnStep { name: name.clone(), note: String::new(), status: String::new(), after: Vec::new() };

@@ -4,12 +4,14 @@ use super::*;
 
 leveret_harness::on_both_databases! {
     a_cancelled_workflow_ends_also_if_its_jobs_were_never_published,
+    a_failed_workflow_publishes_no_further_jobs_of_steps_that_had_started,
     a_cancelled_job_that_may_be_published_is_published_again_for_a_worker_to_end,
     a_failed_step_is_retried_in_its_next_life,
     the_dead_letters_of_a_former_life_are_purged,
     a_deadline_passes_once,
     retention_deletes_ended_workflows_alone,
     lists_are_narrowed_and_come_in_pages,
+    a_page_of_results_and_errors_of_any_size_is_bounded_and_loses_no_job,
 }
 
 async fn a_cancelled_workflow_ends_also_if_its_jobs_were_never_published(database: Database) {
@@ -38,6 +40,30 @@ async fn a_cancelled_workflow_ends_also_if_its_jobs_were_never_published(databas
     assert_eq!(applied.ended, [("w".to_owned(), Status::Cancelled)]);
     assert_eq!(status(&store, "w").await, Status::Cancelled);
     assert!(store.due_workflow_messages(NOW + DAY, 10).await.unwrap().is_empty());
+}
+
+async fn a_failed_workflow_publishes_no_further_jobs_of_steps_that_had_started(database: Database) {
+    let store = database.open().await;
+    let workflow = Workflow::new("o")
+        .id("w")
+        .step("a", job())
+        .compensate(NewJob::raw("undo", "tasks", "{}"))
+        .steps("b", (0..3).map(|_| NewJob::raw("b", "absent", "{}")))
+        .after("a")
+        .step("c", job())
+        .after("a");
+    publish(&store, apply(&store, vec![start(workflow)]).await.messages).await;
+    let ends = Ends::of(&store, "w").await;
+    let messages = apply(&store, vec![ends.done(&StepRef::step("w", "a"), "1")]).await.messages;
+    let (b, c): (Vec<_>, Vec<_>) = messages.into_iter().partition(|message| message.jobs() == 3);
+    assert_eq!(publish(&store, c).await, ["w:c"]);
+    let failed = ends.end(&StepRef::step("w", "c"), StepOutcome::failed("permanent", "sold out"));
+    apply(&store, vec![failed]).await;
+    let content = store.workflow_publishes(&b, 10).await.unwrap().remove(0);
+    let WorkflowPublishes::Ends(unpublished) = content else { panic!("{content:?}") };
+    let inputs = unpublished.into_iter().map(|end| input("w", Input::End(end))).collect();
+    let applied = apply(&store, inputs).await;
+    assert_eq!(publish(&store, applied.messages).await, ["w:a:compensation"]);
 }
 
 async fn a_cancelled_job_that_may_be_published_is_published_again_for_a_worker_to_end(database: Database) {
@@ -169,4 +195,37 @@ async fn lists_are_narrowed_and_come_in_pages(database: Database) {
     assert_eq!(ids(WorkflowFilter { status: pending, ..Default::default() }).await.len(), 5);
     let running = Some("Running".into());
     assert!(ids(WorkflowFilter { status: running, ..Default::default() }).await.is_empty());
+}
+
+async fn a_page_of_results_and_errors_of_any_size_is_bounded_and_loses_no_job(database: Database) {
+    let store = database.open().await;
+    let workflow = Workflow::new("o").id("w").steps("a", (0..600).map(|_| job())).if_failed(IfFailed::Wait);
+    publish(&store, apply(&store, vec![start(workflow)]).await.messages).await;
+    let ends = Ends::of(&store, "w").await;
+    let (result, error) = (format!("\"{}\"", "x".repeat(60_000)), "é".repeat(50_000));
+    let end = |n: u32| {
+        let of = StepRef::member("w", "a", n);
+        if n % 20 == 0 { ends.done(&of, &result) } else { ends.end(&of, StepOutcome::failed("permanent", &error)) }
+    };
+    for members in (0..600).collect::<Vec<u32>>().chunks(100) {
+        apply(&store, members.iter().map(|n| end(*n)).collect()).await;
+    }
+    let found = store.workflow("w").await.unwrap().unwrap();
+    let step = store.workflow_step(&found, "a").await.unwrap().unwrap();
+    let (mut members, mut pages, mut after) = (Vec::new(), Vec::new(), None);
+    loop {
+        let page = store.workflow_jobs(&found, &step, after.as_ref(), 1000).await.unwrap();
+        let bytes = page.items.iter().map(|job| match &job.state.end {
+            Some(MemberEnd::Failed { error, .. }) => error.len(),
+            _ => job.result.as_ref().unwrap().len(),
+        });
+        pages.push(bytes.sum::<usize>());
+        members.extend(page.items.iter().map(|job| job.member));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(members, (0..600).collect::<Vec<_>>());
+    assert!(pages.len() == 5 && pages.iter().all(|bytes| *bytes <= 1 << 20), "{pages:?}");
 }
