@@ -20,6 +20,7 @@ mod statement;
 mod timed;
 
 pub use self::{
+    address::DatabaseAddress,
     connection::Connection,
     dialect::Dialect,
     migrations::Migrations,

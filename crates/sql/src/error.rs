@@ -28,7 +28,10 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// The address names no database that Leveret can use. The message omits the address, because it may contain a
     /// password.
-    #[error("the database address is invalid: set sqlite:PATH, a path, or postgres://USER:PASSWORD@HOST/DATABASE")]
+    #[error(
+        "the database address is invalid: set postgres://USER:PASSWORD@HOST/DATABASE, with / ? # and @ in the password \
+         percent-encoded, sqlite:PATH, or a path without : = ? and @"
+    )]
     Address,
     /// The folder of an SQLite file does not exist, or no file can be created in it.
     #[error("the database file {} cannot be created in its folder", path.display())]
@@ -47,8 +50,8 @@ pub enum Error {
         /// The newest schema that this version knows.
         known: i64,
     },
-    /// The tables of the outbox, the inbox or the projections do not exist, or are of an older version. On PostgreSQL they may be in a
-    /// schema that the connection's `search_path` does not name.
+    /// The tables of the outbox, the inbox or the projections do not exist, or are of an older version. On PostgreSQL
+    /// they may be in a schema that the connection's `search_path` does not name.
     #[error(
         "the database has no {part} of this version: create it with `leveret {part} migrate`, or add its schema to the \
          search_path"
@@ -77,6 +80,23 @@ pub enum Error {
         projection: String,
         /// The fault and its fix.
         reason: String,
+    },
+    /// Another process runs a projection of this name with other topics. Both would move one position, and each view
+    /// would lack events.
+    #[error(
+        "projection {projection:?} cannot run: its topics are {topics}, and {holder} runs one of this name with the \
+         topics {other_topics}. Use another name for one of the two. If this program replaces the other, stop the \
+         other first"
+    )]
+    OtherTopics {
+        /// The projection.
+        projection: String,
+        /// The topics of this process.
+        topics: String,
+        /// The topics of the other process.
+        other_topics: String,
+        /// The other process, as `host:pid`.
+        holder: String,
     },
     /// The log does not have the last event that a projection applied: retention has removed it, or the log was deleted and
     /// made anew. Events may be missing, so the projection stopped. Rebuild the view with `leveret projections reset`.
@@ -177,6 +197,17 @@ impl Error {
             Self::Database(sqlx::Error::Encode(_)) | Self::InvalidJob(_) => true,
             _ => false,
         }
+    }
+
+    /// Returns whether a stored value cannot be read, such as one of a newer version.
+    ///
+    /// ```
+    /// assert!(!leveret_sql::Error::Address.is_unreadable());
+    /// ```
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        let Self::Database(error) = self else { return false };
+        matches!(error, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })
     }
 }
 

@@ -52,6 +52,8 @@
 //!   projection remembers ([`Projection::remember`]).
 //! * **One at a time.** Any number of processes may run a projection. One has a lease in the database and applies events. A
 //!   process that lost its lease, and does not know it yet, cannot commit: each transaction checks the lease.
+//! * **One program.** Another program that uses the name with other topics gets
+//!   [`Error::OtherTopics`](crate::Error::OtherTopics), or waits with a warning, like a new version that adds a topic.
 //! * **No event is skipped.** A handler that fails is retried with growing pauses, and the projection stands still. An event
 //!   that does not decode ends [`Projection::run`] with [`Error::Undecodable`](crate::Error::Undecodable). Only an operator
 //!   skips an event ([`Projections::skip`]).
@@ -62,7 +64,8 @@
 //!
 //! * `builder`: what a user builds. `handler`: erases the types of events. `operate`: what an operator sees and does.
 //! * `lead`: the loop of a process. `lease`, `log`, `apply`: its lease, its reader and its transactions. `state`: how they end.
-//! * `table`: the SQL. `window`: the ids of the last events. `metrics`.
+//! * `topics`: detects other programs of the same name. `table`: the SQL. `window`: the ids of the last events.
+//!   `metrics`.
 
 mod apply;
 mod builder;
@@ -74,6 +77,7 @@ mod metrics;
 mod operate;
 mod state;
 mod table;
+mod topics;
 mod window;
 
 pub use self::{

@@ -8,24 +8,54 @@ use std::{
 
 use crate::{Error, Result};
 
+/// The address of a database.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum DatabaseAddress {
+pub enum DatabaseAddress {
+    /// A file of SQLite. Its path may be shown.
     Sqlite(PathBuf),
+    /// A PostgreSQL server. The address has the password before the host, or as a parameter.
     Postgres,
 }
 
-pub(super) fn parse(url: &str) -> Result<DatabaseAddress> {
-    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        return Ok(DatabaseAddress::Postgres);
+impl DatabaseAddress {
+    /// Parses an address. Spaces around it are no part of it.
+    ///
+    /// An address of another database, or of PostgreSQL in another form, is no path: errors show paths.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Address`], which omits the address.
+    pub fn parse(address: &str) -> Result<Self> {
+        let address = address.trim();
+        let (scheme, rest) = address.split_once(':').unwrap_or_default();
+        let path = match scheme.to_ascii_lowercase().as_str() {
+            "postgres" | "postgresql" if ends_login_with_host(rest) => return Ok(Self::Postgres),
+            // Other tools write `sqlite:///var/lib/x.db`. Their parameters would have no effect here.
+            "sqlite" => rest.strip_prefix("//").unwrap_or(rest),
+            _ if !address.contains([':', '=', '@']) => address,
+            _ => return Err(Error::Address),
+        };
+        // A database in memory would be another one for each connection.
+        let is_file = !path.is_empty() && path != ":memory:";
+        if is_file && !may_hold_password(path) { Ok(Self::Sqlite(path.into())) } else { Err(Error::Address) }
     }
-    let path = match url.strip_prefix("sqlite:") {
-        // Other tools write `sqlite:///var/lib/x.db`. Their parameters would have no effect here.
-        Some(path) if !path.contains('?') => path.strip_prefix("//").unwrap_or(path),
-        None if !url.contains("://") => url,
-        _ => return Err(Error::Address),
-    };
-    // A database in memory would be another one for each connection.
-    if path.is_empty() || path == ":memory:" { Err(Error::Address) } else { Ok(DatabaseAddress::Sqlite(path.into())) }
+}
+
+/// Returns whether the part of a URL after its scheme has no `@` after its host. Such a one ends a password that is not
+/// percent-encoded, and a part of that would count as database or parameter.
+fn ends_login_with_host(rest: &str) -> bool {
+    let Some(rest) = rest.strip_prefix("//") else { return false };
+    rest.split_once(['/', '?', '#']).is_none_or(|(_, path)| !path.contains('@'))
+}
+
+/// Returns whether a path looks like the address of another database: a URL, `user:password@host`, parameters such as
+/// `password=…`, or a text in quotes.
+fn may_hold_password(path: &str) -> bool {
+    let is_url = path.contains("://") || path.contains('?') || path.starts_with(['"', '\'']);
+    let has_login = path.split_once(':').is_some_and(|(_, rest)| rest.contains('@'));
+    let lower = path.to_ascii_lowercase();
+    let has_password = path.contains('=') && ["pass", "pwd"].iter().any(|name| lower.contains(name));
+    is_url || has_login || has_password
 }
 
 /// Returns whether the address of a PostgreSQL server asks for prepared statements, by a cache for them.
@@ -79,17 +109,75 @@ mod tests {
         let file = |path: &str| Some(DatabaseAddress::Sqlite(path.into()));
         for (url, expected) in [
             ("sqlite:leveret.db", file("leveret.db")),
+            ("SQLite:leveret.db", file("leveret.db")),
+            (" leveret.db\n", file("leveret.db")),
+            ("sqlite:/home/anna@corp/k=v/a:b.db", file("/home/anna@corp/k=v/a:b.db")),
+            ("/home/anna@corp/leveret.db", None),
+            ("me/it@localhost/jobs", None),
+            ("localhost:5432:jobs:me:it", None),
+            ("a=b.db", None),
+            ("a:b.db", None),
+            ("'leveret.db'", None),
+            ("leveret.db?mode=ro", None),
             ("sqlite:/var/lib/leveret.db", file("/var/lib/leveret.db")),
             ("sqlite:///var/lib/leveret.db", file("/var/lib/leveret.db")),
             ("data/my leveret.db", file("data/my leveret.db")),
             ("postgres://me@localhost/jobs", Some(DatabaseAddress::Postgres)),
             ("postgresql://me@localhost/jobs", Some(DatabaseAddress::Postgres)),
+            ("Postgres://me:it%40is@localhost/jobs", Some(DatabaseAddress::Postgres)),
+            (" postgres://me@localhost/jobs", Some(DatabaseAddress::Postgres)),
+            ("postgres:///jobs?host=/run/postgresql", Some(DatabaseAddress::Postgres)),
+            ("postgres://me:123/it@is@localhost/jobs", None),
+            ("postgres://me:123?it@localhost/jobs", None),
+            ("postgres:/me@localhost/jobs", None),
+            ("postgres:jobs", None),
             ("mysql://me@localhost/jobs", None),
             ("sqlite::memory:", None),
             ("sqlite:leveret.db?mode=ro", None),
             ("", None),
         ] {
-            assert_eq!(parse(url).ok(), expected, "{url}");
+            assert_eq!(DatabaseAddress::parse(url).ok(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn an_address_with_a_password_is_one_of_postgresql_or_refused_and_never_a_path() {
+        let forms = [
+            "postgres://u:S3cret@h/db",
+            "postgresql://u:S3cret@h:5432/db?sslmode=require",
+            "postgres://h/db?user=u&password=S3cret",
+            "postgres:/u:S3cret@h/db",
+            "postgres:u:S3cret@h/db",
+            "postgres//u:S3cret@h/db",
+            "//u:S3cret@h/db",
+            "u:S3cret@h/db",
+            "u:S3cret@tcp(h:3306)/db",
+            "mysql://u:S3cret@h/db",
+            "jdbc:postgresql://h/db?user=u&password=S3cret",
+            "DATABASE_URL=postgres://u:S3cret@h/db",
+            "host=h dbname=db user=u password=S3cret",
+            "host = h user = u password = S3cret",
+            "Server=h;User Id=u;Pwd=S3cret;",
+            "leveret.db?key=S3cret",
+        ];
+        let wraps: [fn(&str) -> String; 9] = [
+            str::to_owned,
+            |form| format!("\"{form}\""),
+            |form| format!("'{form}'"),
+            |form| format!("“{form}”"),
+            |form| format!(" {form}"),
+            |form| format!("{form}\n"),
+            |form| form.to_uppercase(),
+            |form| format!("sqlite:{form}"),
+            |form| format!("sqlite://{form}"),
+        ];
+        for form in forms {
+            for address in wraps.map(|wrap| wrap(form)) {
+                let parsed = DatabaseAddress::parse(&address);
+                assert!(matches!(parsed, Ok(DatabaseAddress::Postgres) | Err(Error::Address)), "{address}: {parsed:?}");
+                let error = parsed.err().map(|error| error.to_string()).unwrap_or_default();
+                assert!(!error.to_uppercase().contains("S3CRET"), "{error}");
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use sqlx::{
 };
 
 use super::{
-    address::{self, DatabaseAddress, sqlite_file},
+    address::{DatabaseAddress, keeps_statements, sqlite_file},
     dialect::Dialect,
     limit::{LONG, SHORT, SLOW_FACTOR, acquire, within},
     row::FromRow,
@@ -93,15 +93,15 @@ pub(crate) use from_pools;
 
 /// Each fails with [`Error::Database`](crate::Error::Database) or [`Error::Silent`](crate::Error::Silent).
 impl Pool {
-    /// Opens a database: `sqlite:PATH` or a path, which is created if it is missing, or `postgres://…`, which must
-    /// exist. With `?statement-cache-capacity=100` PostgreSQL keeps statements prepared, which a pooler of transactions must
-    /// not be given.
+    /// Opens a database: `sqlite:PATH` or a path without `:`, `=`, `?` and `@`, which is created if it is missing, or
+    /// `postgres://…`, which must exist. With `?statement-cache-capacity=100` PostgreSQL keeps statements prepared,
+    /// which a pooler of transactions must not be given.
     ///
     /// Any other address fails with [`Error::Address`](crate::Error::Address), a file that cannot be created with
     /// [`Error::Folder`](crate::Error::Folder).
     pub async fn open(url: &str) -> Result<Self> {
-        match address::parse(url)? {
-            DatabaseAddress::Postgres => Self::open_postgres(url).await,
+        match DatabaseAddress::parse(url)? {
+            DatabaseAddress::Postgres => Self::open_postgres(url.trim()).await,
             DatabaseAddress::Sqlite(path) => Self::open_sqlite(&path).await,
         }
     }
@@ -114,7 +114,7 @@ impl Pool {
                 within(SHORT, async { Ok(PgConnection::connect(url).await?) }).await?;
                 Err(sqlx::Error::PoolTimedOut.into())
             }
-            opened => Ok(Self { keeps_statements: address::keeps_statements(url), ..opened?.into() }),
+            opened => Ok(Self { keeps_statements: keeps_statements(url), ..opened?.into() }),
         }
     }
 

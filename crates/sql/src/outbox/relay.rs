@@ -155,8 +155,9 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// [`Error::Setting`] for a setting of 0. [`Error::NoTables`](crate::Error::NoTables) and [`Error::Newer`](crate::Error::Newer) for tables that it does
-    /// not know, [`Error::Database`](crate::Error::Database) for a lasting failure such as a missing privilege.
+    /// [`Error::Setting`] for a setting of 0. [`Error::NoTables`](crate::Error::NoTables) and
+    /// [`Error::Newer`](crate::Error::Newer) for tables that it does not know,
+    /// [`Error::Database`](crate::Error::Database) for a lasting failure such as a missing privilege.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<()> {
         self.check()?;
         let stopping = CancellationToken::new();

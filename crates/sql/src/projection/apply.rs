@@ -54,7 +54,7 @@ pub(super) struct Applier<'p, C> {
 }
 
 impl<C: ProjectionConnection> Applier<'_, C> {
-    /// Empties the view, and notes it, in one transaction.
+    /// Empties the view and records that, in one transaction.
     pub(super) async fn empty(&mut self, empty: &Emptying<C>) -> Result<(), RolledBack> {
         let mut tx = self.table.begin().await?;
         if !self.table.emptied(&mut tx, self.epoch).await? {
@@ -131,8 +131,8 @@ impl<C: ProjectionConnection> Applier<'_, C> {
     }
 }
 
-/// The failure of a transaction that has ended before its commit. Its event is not known, so half of the events are tried
-/// next.
+/// The failure of a transaction that has ended before its commit. The failing event is unknown, so the next transaction
+/// applies half of the events.
 fn ended(entries: &[Entry]) -> RolledBack {
     let reason =
         "the handler hid an error of the database, or ended the transaction: return the error, and do not commit";
@@ -141,6 +141,6 @@ fn ended(entries: &[Entry]) -> RolledBack {
 
 /// The user's connection of a transaction.
 fn of_user<C: Typed>(tx: &mut TimedConnection) -> Result<&mut C, Error> {
-    // The pool is of the connection's database by its type.
+    // The type of the projection's pool makes this the same database.
     C::of(tx.of_user()).ok_or(Error::Database(sqlx::Error::WorkerCrashed))
 }

@@ -15,6 +15,7 @@ use super::{
     lead::Runner,
     metrics::Metrics,
     table::Table,
+    topics,
 };
 use crate::{Error, Result, db::Pool};
 
@@ -57,7 +58,8 @@ pub(super) struct Settings {
 }
 
 impl<C: ProjectionConnection> Projection<C> {
-    /// Creates a projection without handlers. The name, of 1 to 128 bytes, is its key in the database.
+    /// Creates a projection without handlers. The name, of 1 to 128 bytes, is its key in the database. Two programs
+    /// must not use one name.
     ///
     /// `empty` empties the view. It runs in the transaction in which the projection starts with the first event of the
     /// log: when it runs for the first time, and after each [reset](crate::Projections::reset).
@@ -166,8 +168,8 @@ impl<C: ProjectionConnection> Projection<C> {
     /// Applies events until `stop` is ready. Then the running transaction is rolled back, and another process may continue
     /// at once.
     ///
-    /// It declares the log if nothing else has. It outlasts any absence of the broker and of the database. Run it beside
-    /// a worker in the same process, or in one of its own.
+    /// It declares the log if it does not exist. It outlasts any absence of the broker and of the database. Run it
+    /// beside a worker in the same process, or in one of its own.
     ///
     /// ```no_run
     /// # async fn empty(_: &mut sqlx::PgConnection) -> sqlx::Result<()> { Ok(()) }
@@ -191,6 +193,8 @@ impl<C: ProjectionConnection> Projection<C> {
     /// # Errors
     ///
     /// * [`Error::InvalidProjection`], [`Error::Setting`]: the projection cannot run as it is built.
+    /// * [`Error::OtherTopics`]: another process runs a projection of this name, with topics that have no handler here.
+    ///   A version that only adds topics waits instead, until the old one has stopped.
     /// * [`Error::LogChanged`], [`Error::LogTruncated`], [`Error::Undecodable`]: it stopped, and an operator must act.
     /// * [`Error::Log`]: the broker lastingly refuses the log.
     /// * [`Error::NoTables`], [`Error::Newer`], [`Error::Database`]: a lasting failure of the database.
@@ -208,7 +212,8 @@ impl<C: ProjectionConnection> Projection<C> {
         let pool: Pool = C::pool(pool);
         let metrics = Metrics::new(&self.name, broker)
             .map_err(|error| self.invalid(format!("its metrics cannot be registered: {error}")))?;
-        let table = Table { pool, name: self.name.clone(), lease: self.settings.lease };
+        let (name, topics) = (self.name.clone(), topics::text(&self.topics));
+        let table = Table { pool, name, topics, lease: self.settings.lease };
         Runner::new(&self, patterns, broker, (table, metrics)).run(stop).await
     }
 

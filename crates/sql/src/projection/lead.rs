@@ -27,6 +27,7 @@ use super::{
     metrics::Metrics,
     state::Ended,
     table::{Held, MIGRATIONS, Table},
+    topics::Conflicts,
     window::Window,
 };
 use crate::{Error, Result};
@@ -47,7 +48,7 @@ pub(super) struct Runner<'p, C> {
     pub(super) metrics: Metrics,
     /// The epoch of this process's last lease, or [`NONE`].
     own: AtomicI64,
-    /// True while it stands still because of an error.
+    /// True while the projection stands still because of an error.
     is_failing: AtomicBool,
 }
 
@@ -75,7 +76,7 @@ impl<'p, C: ProjectionConnection> Runner<'p, C> {
             ended = Box::pin(self.lead_again()) => ended,
             () = stop => Ok(()),
         };
-        // What was dropped with `lead_again` is rolled back.
+        // The drop of `lead_again` rolls back its transaction.
         if self.own() != NONE {
             drop(timeout(RELEASE, self.table.release(self.own())).await);
         }
@@ -85,8 +86,9 @@ impl<'p, C: ProjectionConnection> Runner<'p, C> {
 
     async fn lead_again(&self) -> Result<()> {
         let mut pauses = pauses();
+        let mut conflicts = Conflicts::new(&self.table.name, &self.table.topics);
         loop {
-            let ended = match self.acquire().await {
+            let ended = match self.acquire(&mut conflicts).await {
                 Ok(held) => self.lead(held, &mut pauses).await,
                 Err(ended) => ended,
             };
@@ -113,14 +115,18 @@ impl<'p, C: ProjectionConnection> Runner<'p, C> {
     }
 
     /// Waits for the lease.
-    async fn acquire(&self) -> Outcome<Held, Ended> {
+    async fn acquire(&self, conflicts: &mut Conflicts<'_>) -> Outcome<Held, Ended> {
         MIGRATIONS.check(&self.table.pool).await?;
         loop {
-            if let Some(held) = self.table.acquire(&PROCESS, self.own()).await? {
+            let seen = self.table.look().await?;
+            if conflicts.may_take(&seen)?
+                && let Some(held) = self.table.acquire(&PROCESS, self.own(), &seen).await?
+            {
                 self.own.store(held.epoch, Relaxed);
+                conflicts.took(&seen, &held);
                 return Ok(held);
             }
-            // Another process has it, so an own one has ended.
+            // Another process has the lease, so the last lease of this process has ended.
             self.own.store(NONE, Relaxed);
             sleep(self.table.lease / 4).await;
         }
@@ -186,7 +192,8 @@ impl<'p, C: ProjectionConnection> Runner<'p, C> {
         }
     }
 
-    /// Applies a batch: at once, or around an event whose handler fails.
+    /// Applies a batch in one transaction. If a handler fails, the events before its event are applied first, and then
+    /// that event is retried alone.
     async fn apply(
         &self,
         batch: &mut ReadBatch,
@@ -209,7 +216,8 @@ impl<'p, C: ProjectionConnection> Runner<'p, C> {
                     (start, end) = (end, all);
                 }
                 Err(RolledBack::Ended(ended)) => return Err(ended),
-                // What is before the failed event is applied without it, so that the position stands right before it.
+                // The events before the failed one are applied first, so that the position is directly before the
+                // failed event.
                 Err(RolledBack::Handler(number, _)) if number > 0 => end = start + number,
                 Err(RolledBack::Handler(_, error)) => {
                     end = start + 1;
@@ -253,12 +261,12 @@ impl<'p, C: ProjectionConnection> Runner<'p, C> {
         }
     }
 
-    /// Shows that the projection stands still, and why. The log gets each failure, because the pauses grow.
+    /// Reports that the projection stands still, with the reason. Each failure is logged, because the pauses grow.
     async fn trouble(&self, offset: Option<u64>, reason: &str) {
         self.metrics.failing.set(1);
         self.is_failing.store(true, Relaxed);
         tracing::warn!(projection = self.table.name, offset, error = reason, "the projection stands still");
-        // The log has it if the database cannot take it.
+        // The failure is logged above, in case the database cannot store it.
         drop(timeout(RELEASE, self.table.failed(self.own(), offset, reason)).await);
     }
 
@@ -273,10 +281,10 @@ impl<'p, C: ProjectionConnection> Runner<'p, C> {
         }
     }
 
-    /// Shows how far the end of the log is.
+    /// Measures the lag from the position to the end of the log.
     async fn measure(&self) -> Outcome<Infallible, Ended> {
         loop {
-            // The reader logs a log that cannot be read.
+            // The reader reports a log that cannot be read.
             if let Ok(newest) = event_log::newest(self.broker).await {
                 self.metrics.ends_at(newest);
             }

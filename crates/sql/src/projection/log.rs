@@ -70,8 +70,8 @@ pub(super) fn place(event: &LoggedEvent) -> Place {
     Place { offset: event.offset(), id }
 }
 
-/// FNV-1a of 64 bits. It recognises an event by accident in one of 10^19 cases, and need not resist an attack: who can
-/// replace the log can also copy its events.
+/// FNV-1a of 64 bits. It recognises an event by accident in one of 10^19 cases. It need not resist an attack, because a
+/// user that can replace the log can also copy its events.
 fn digest(event: &LoggedEvent) -> Vec<u8> {
     let at = event.emitted_at().map_or(0, leveret::time::unix_ms).to_be_bytes();
     let bytes = event.topic().bytes().chain(at).chain(event.payload().iter().copied());
@@ -94,8 +94,8 @@ impl<'p> Reader<'p> {
         allows_truncated: bool,
         lease: &mut Lease<'_>,
     ) -> Result<Self, Ended> {
-        // Declared if nothing else has declared it, and again if it was deleted, so that it keeps the events from now on. A
-        // user without that right may read a log that is there.
+        // Declares a log that is missing or was deleted, so that it keeps the events from now on. A user without that
+        // right may read an existing log.
         let declared = lease.holding(event_log::declare(broker)).await?;
         let opened = match at {
             Some(place) => at_event(broker, projection, place, lease).await,

@@ -35,7 +35,7 @@ impl Metrics {
             failures: IntCounter::with_opts(opts("projection_failures_total", "Failed attempts of a projection"))?,
         };
         for (new, same) in metrics.collectors().into_iter().zip(metrics.collectors()) {
-            // It removes what has the same name and labels. There is none at the first start.
+            // Removes the metric of a former run, which has the same name and labels. At the first start there is none.
             broker.registry().unregister(same).unwrap_or(());
             broker.registry().register(new)?;
         }
@@ -62,7 +62,7 @@ impl Metrics {
         }
     }
 
-    /// Shows the position, and the lag that is known to be left.
+    /// Sets the position, and lowers the lag by the same number of offsets.
     pub(super) fn at(&self, offset: u64) {
         let (new, old) = (whole(offset), self.position.get());
         self.position.set(new);

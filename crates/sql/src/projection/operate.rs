@@ -126,6 +126,8 @@ impl Projections {
     /// Lets a projection start again with the first event of the log. The process that has the lease, or gets it next,
     /// empties the view before that.
     ///
+    /// The view is then computed for the topics of the process that gets the lease.
+    ///
     /// A process that runs the projection notices within a third of its lease. One that has stopped with an error must be
     /// started again.
     ///
@@ -147,7 +149,7 @@ impl Projections {
         let text =
             "UPDATE leveret_projections SET position = NULL, event_id = NULL, applied = 0, allows_truncated = $2,
                            epoch = epoch + 1, holder = NULL, leased_until = 0, skips = NULL,
-                           failed_offset = NULL, error = NULL, failed_at = NULL, tries = 0
+                           failed_offset = NULL, error = NULL, failed_at = NULL, tries = 0, topics = NULL
                     WHERE name = $1";
         // It may wait for a transaction of the holder.
         self.change(Sql::new(text).slow().arg(name).arg(i64::from(allow_truncated)), name).await

@@ -13,8 +13,14 @@ pub(super) const MIGRATIONS: Migrations = Migrations {
     name: "projections",
     table: "leveret_projections_migrations",
     lock: TABLES_LOCK,
-    sqlite: &[include_str!("../../migrations/projections/sqlite/1.sql")],
-    postgres: &[include_str!("../../migrations/projections/postgres/1.sql")],
+    sqlite: &[
+        include_str!("../../migrations/projections/sqlite/1.sql"),
+        include_str!("../../migrations/projections/sqlite/2.sql"),
+    ],
+    postgres: &[
+        include_str!("../../migrations/projections/postgres/1.sql"),
+        include_str!("../../migrations/projections/postgres/2.sql"),
+    ],
 };
 
 /// Longest stored error, in bytes.
@@ -28,6 +34,21 @@ pub(super) struct Place {
     pub(super) offset: u64,
     /// The id of the event, or a digest of an event without one.
     pub(super) id: Vec<u8>,
+}
+
+/// The row of a projection, as a process reads it before it may take the lease.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// The topics of the process that had the lease last, as [`text`](super::topics::text) writes them.
+    pub(super) topics: Option<String>,
+    /// The process that has the lease.
+    pub(super) holder: Option<String>,
+}
+
+impl FromRow for Seen {
+    fn from_row(row: &Row) -> sqlx::Result<Self> {
+        Ok(Self { topics: row.try_get("topics")?, holder: row.try_get("holder")? })
+    }
 }
 
 /// The row of a projection, as the holder of its lease has read it.
@@ -72,26 +93,41 @@ impl FromRow for Skips {
 pub(super) struct Table {
     pub(super) pool: Pool,
     pub(super) name: String,
+    /// The topics of this process, as [`text`](super::topics::text) writes them.
+    pub(super) topics: String,
     pub(super) lease: Duration,
 }
 
 impl Table {
-    /// Takes the lease if it has expired, or is that of epoch `own`. Each lease is a new epoch, so that a transaction of
-    /// an earlier one, also one of this process whose end is not known, changes nothing.
-    pub(super) async fn acquire(&self, holder: &str, own: i64) -> Result<Option<Held>> {
-        let dialect = self.pool.dialect();
+    /// Reads the row before an [`acquire`](Self::acquire), and makes it if it is missing.
+    pub(super) async fn look(&self) -> Result<Seen> {
         let row = Sql::new("INSERT INTO leveret_projections (name) VALUES ($1) ON CONFLICT DO NOTHING");
         self.pool.execute(row.arg(self.name.as_str())).await?;
-        // A transaction of the holder that still runs has the row locked: then the lease is taken.
         let text = format!(
-            "UPDATE leveret_projections SET epoch = epoch + 1, holder = $2, leased_until = {now} + $3
+            "SELECT topics, CASE WHEN leased_until > {} THEN holder END AS holder
+             FROM leveret_projections WHERE name = $1",
+            self.pool.dialect().now()
+        );
+        Ok(self.pool.all(Sql::new(text).arg(self.name.as_str())).await?.pop().unwrap_or_default())
+    }
+
+    /// Takes the lease if it has expired, or belongs to epoch `own`, and the row still has the topics that were `seen`.
+    /// Each lease is a new epoch, so a transaction of an earlier epoch changes nothing, not even one of this process
+    /// whose outcome is unknown.
+    pub(super) async fn acquire(&self, holder: &str, own: i64, seen: &Seen) -> Result<Option<Held>> {
+        let dialect = self.pool.dialect();
+        // A running transaction of the holder has the row locked. The lease then counts as taken.
+        let text = format!(
+            "UPDATE leveret_projections SET epoch = epoch + 1, holder = $2, leased_until = {now} + $3, topics = $5
              WHERE name = (SELECT name FROM leveret_projections
-                           WHERE name = $1 AND (leased_until <= {now} OR epoch = $4) {locked})
+                           WHERE name = $1 AND (leased_until <= {now} OR epoch = $4) AND coalesce(topics, '') = $6
+                           {locked})
              RETURNING epoch, position, event_id, applied, allows_truncated, skips",
             now = dialect.now(),
             locked = dialect.locked(),
         );
         let sql = Sql::new(text).arg(self.name.as_str()).arg(holder).arg(millis(self.lease)).arg(own);
+        let sql = sql.arg(self.topics.as_str()).arg(seen.topics.as_deref().unwrap_or_default());
         Ok(self.pool.all(sql).await?.pop())
     }
 

@@ -148,6 +148,33 @@ fn texts_and_times_that_are_refused() -> Vec<Case> {
     ]
 }
 
+fn names_headers_and_pairs_that_are_refused() -> Vec<Case> {
+    let refused = |what, sql, rust| case(what, false, sql, rust);
+    let queue = |name: &'static str| NewJob::raw("job", name, "{}");
+    vec![
+        refused("a queue with DEL", "'job', E'q\\x7f', '{}'", queue("q\u{7f}")),
+        refused("a queue with a C1 control", "'job', E'q\\u0085', '{}'", queue("q\u{85}")),
+        refused("the same under the C locale", "'job', E'q\\u0085' COLLATE \"C\", '{}'", queue("q\u{85}")),
+        refused("the last C1 control", "'job', E'\\u009f' COLLATE \"C\", '{}'", queue("\u{9f}")),
+        refused(
+            "a delay and a time",
+            "'job', 'q', '{}', delay => '0 s', due => now()",
+            with(|entry| entry.delay(Duration::ZERO).at(SystemTime::now())),
+        ),
+        refused(
+            "a long header",
+            "'job', 'q', '{}', headers => jsonb_build_object('h', repeat('x', 115000))",
+            with(|entry| entry.header("h", "x".repeat(115_000))),
+        ),
+        // As JSON they have 95 KB, and in a message 119 KB.
+        refused(
+            "many short headers",
+            "'job', 'q', '{}', headers => (SELECT jsonb_object_agg('h' || n, 1) FROM generate_series(1, 8000) AS n)",
+            with(|entry| (1..=8_000).fold(entry, |entry, n| entry.header(format!("h{n}"), 1))),
+        ),
+    ]
+}
+
 fn options_that_are_taken() -> Vec<Case> {
     let taken = |what, sql, rust| case(what, true, sql, rust);
     vec![
@@ -179,11 +206,28 @@ fn options_that_are_taken() -> Vec<Case> {
             r#"'job', 'q', '{}', headers => '{"tenant": "acme", "n": -1, "b": false}'"#,
             with(|entry| entry.header("tenant", "acme").header("n", -1).header("b", false)),
         ),
+        taken("a queue in another script", "'job', 'größe ß', '{}'", NewJob::raw("job", "größe ß", "{}")),
+        taken(
+            "the first letter after the controls",
+            "'job', E'q\\u00a0' COLLATE \"C\", '{}'",
+            NewJob::raw("job", "q\u{a0}", "{}"),
+        ),
+        taken(
+            "the most headers, beside the longest texts",
+            "'job', 'q', '{}', headers => jsonb_build_object('h', repeat('x', 112633), 'none', NULL),
+             id => repeat('x', 255), correlation_id => repeat('x', 255), label => repeat('x', 1024)",
+            with(|entry| {
+                let entry = entry.id("x".repeat(255)).correlation_id("x".repeat(255)).label("x".repeat(1024));
+                entry.header("h", "x".repeat(112_633))
+            }),
+        ),
     ]
 }
 
 fn all_cases() -> impl Iterator<Item = Case> {
-    [options_that_are_refused(), texts_and_times_that_are_refused(), options_that_are_taken()].into_iter().flatten()
+    let refused =
+        [options_that_are_refused(), texts_and_times_that_are_refused(), names_headers_and_pairs_that_are_refused()];
+    refused.into_iter().flatten().chain(options_that_are_taken())
 }
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -226,6 +270,8 @@ async fn what_only_sql_can_say_wrongly_is_refused_with_its_reason() {
         ("'job', 'q', '{}', delay => '-1 s'", "delay"),
         ("'job', 'q', '{}', expires => '-1 s'", "expires"),
         ("'job', 'q', '{}', due => 'infinity'", "ten years"),
+        ("'job', 'q', '{}', delay => '1 s', due => now()", "delay, due: set one of them"),
+        ("'job', 'q', '{}', headers => jsonb_build_object('h', repeat('x', 112634))", "headers of 112641 bytes"),
     ] {
         let error = call(&stage, wrong).await.expect_err(wrong);
         let text = error.as_database_error().unwrap().message().to_lowercase();

@@ -40,6 +40,8 @@ const SCHEMA: &str = "
 #[derive(Clone, Copy)]
 pub(crate) struct Set {
     pub(crate) name: &'static str,
+    /// The topics of the handler that notes events, besides `order.placed`.
+    pub(crate) patterns: &'static [&'static str],
     pub(crate) batch: u16,
     pub(crate) lease: Duration,
     pub(crate) remember: u32,
@@ -49,7 +51,7 @@ pub(crate) struct Set {
 impl Default for Set {
     fn default() -> Self {
         let (lease, timeout) = (Duration::from_secs(15), Duration::from_secs(30));
-        Self { name: NAME, batch: 500, lease, remember: 100_000, timeout }
+        Self { name: NAME, patterns: &["order.#"], batch: 500, lease, remember: 100_000, timeout }
     }
 }
 
@@ -102,7 +104,10 @@ macro_rules! on_connection {
             }
 
             pub(crate) fn projection(set: Set) -> Projection<$connection> {
-                let projection = Projection::new(set.name, empty).on(add).on_pattern("order.#", note);
+                let mut projection = Projection::new(set.name, empty).on(add);
+                for pattern in set.patterns {
+                    projection = projection.on_pattern(*pattern, note);
+                }
                 let projection = projection.interval(Duration::from_millis(5)).timeout(set.timeout);
                 projection.batch(set.batch).lease(set.lease).remember(set.remember)
             }
