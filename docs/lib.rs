@@ -60,6 +60,7 @@ pages! {
     leveret_queue_unattended "runbooks/leveret-queue-unattended.md"
     leveret_reconnects "runbooks/leveret-reconnects.md"
     leveret_replies_lost "runbooks/leveret-replies-lost.md"
+    leveret_events_refused "runbooks/leveret-events-refused.md"
     leveret_requests_unanswered "runbooks/leveret-requests-unanswered.md"
     leveret_retries_refused "runbooks/leveret-retries-refused.md"
     leveret_retry_storm "runbooks/leveret-retry-storm.md"

@@ -1,4 +1,5 @@
-//! The workflow of an order that is paid: charge, then stock and invoice at the same time, then the order, then its confirmation.
+//! The workflow of an order that is paid: charge, then stock and invoice at the same time, then the order, then its
+//! confirmation.
 //!
 //! ```text
 //! charge ─┬─ reserve ─┬─ place ── confirm
@@ -54,7 +55,7 @@ pub fn checkout(number: &str, order: &PlaceOrder, seller: &str, date: Date) -> R
     let (reservation, payment) = (Some(job_id("reserve")), Some(job_id("charge")));
     let place = PlaceOrder { reservation, payment, ..order.clone() };
     let failed = format!(
-        "Hello,\n\nwe could not place your order {number}. A payment that was taken for it is given back.\n\n\
+        "Hello,\n\nwe could not place your order {number}. If we have charged you, we refund the amount.\n\n\
          Please write to us if you have questions.\n"
     );
     let failed = SendEmail::new(&*customer, format!("Order {number} could not be placed"), failed);

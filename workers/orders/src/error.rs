@@ -39,7 +39,9 @@ pub enum OrderError {
         credit: i64,
     },
     /// No payment of this customer and amount that could pay an order has this id.
-    #[error("{payment:?} cannot pay this order: it has paid one, is refunded, or is of another customer or amount")]
+    #[error(
+        "payment {payment:?} cannot be used for this order: it is used or refunded, or its customer or amount differs"
+    )]
     NoPayment {
         /// Id of the job that charged it.
         payment: String,

@@ -1,5 +1,6 @@
 //! The orders worker: a job on the queue `orders` becomes an order, less stock and an event in one transaction, and the
-//! event becomes a pick list. A [`checkout()`] is a workflow of such jobs: it also charges the customer, and mails an invoice.
+//! event becomes a pick list. A [`checkout()`] is a workflow of such jobs: it also charges the customer, and mails an
+//! invoice.
 //!
 //! In reading order: [`worker`] registers the handlers. [`jobs::place_order`] runs the transaction of an [`order`], and
 //! [`jobs`] has those of its reservation and its [`payment`]. [`warehouse`] subscribes to placed orders. [`shop`] is the
@@ -15,13 +16,14 @@
 //! | the database is unreachable or busy, or broke a deadlock | retried by the queue's policy, without effect |
 //!
 //! The event is [`OrderPlaced`] on the topic `order.placed`, which the relay emits after the commit. The events of one
-//! customer are emitted in the order of the commits. If a relay crashes, an event may be emitted twice with one id. Each
-//! subscription has its own copy: `warehouse`, which adds pick lists to this database, and `order-mails` of the email
-//! worker, which confirms orders to their customers unless a checkout does. A subscription begins when its worker starts for the first time, so
-//! start the email worker before the first order, or declare its subscription.
+//! customer are emitted in the order of the commits. If a relay crashes, an event may be emitted twice with one id.
+//! Each subscription has its own copy: `warehouse`, which adds pick lists to this database, and `order-mails` of the
+//! email worker, which confirms orders to their customers unless a checkout does. A subscription begins when its worker
+//! starts for the first time, so start the email worker before the first order, or declare its subscription.
 //!
-//! The table `stock` has the stock, and `accounts` the credit from which customers pay. The inbox keeps the id of an order as long as the order, so that a replay of an old
-//! dead letter does not place the order twice. `leveret inbox prune` removes old ids.
+//! The table `stock` has the stock, and `accounts` the credit from which customers pay. The inbox keeps the id of an
+//! order as long as the order, so that a replay of an old dead letter does not place the order twice.
+//! `leveret inbox prune` removes old ids.
 
 mod checkout;
 pub mod error;

@@ -1,4 +1,4 @@
-//! The state of an unfinished report: a hidden file in the output directory, which another attempt goes on with.
+//! The state of an unfinished report: a hidden file in the output directory, from which the next attempt continues.
 //!
 //! The figures of 100,000 groups are too large for the checkpoint of a job, so the checkpoint names this file. A process
 //! without the file, or with a data set that has changed since, starts the report again.

@@ -11,7 +11,7 @@ use super::{Node, POLL, files};
 use crate::leash::Leashed;
 use crate::names::unique;
 
-/// Of the shell, and of an expression: a busy machine may take long for either.
+/// Time limit for the start of the shell and for each expression. Both can be slow on a busy machine.
 const WITHIN: Duration = Duration::from_secs(120);
 const OK: u8 = 0;
 
