@@ -96,3 +96,38 @@ fn runtime(parallel: bool) -> Result<Runtime, Failure> {
     let mut builder = if parallel { Builder::new_multi_thread() } else { Builder::new_current_thread() };
     Ok(builder.enable_all().build().context("starting the runtime")?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_output_format_is_an_option_of_all_commands_of_a_group() {
+        let program = Leveret::command();
+        for group in program.get_subcommands().filter(|group| group.has_subcommands()) {
+            let name = group.get_name();
+            let output = |command: &clap::Command| {
+                command.get_arguments().find(|argument| argument.get_id() == "output").map(clap::Arg::is_global_set)
+            };
+            // `topology export` has formats of its own.
+            let expected = (name != "topology").then_some(true);
+            assert_eq!(output(group), expected, "{name}");
+            assert!(group.get_subcommands().all(|command| output(command).is_none()), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_output_format_stands_before_or_after_a_subcommand() {
+        for line in [
+            "leveret dead --output json list",
+            "leveret dead list --output json",
+            "leveret jobs --output json show t1",
+            "leveret outbox --output json status --database own.db",
+            "leveret inbox status --database own.db --output json",
+            "leveret events --output json list",
+        ] {
+            assert!(Leveret::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        assert!(Leveret::try_parse_from("leveret dead show 1 --raw --output json".split(' ')).is_err());
+    }
+}

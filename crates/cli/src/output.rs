@@ -1,6 +1,7 @@
 //! The output of all commands: formats, tables, notices, progress, errors and exit codes.
 
 use std::{
+    future::pending,
     io::{self, ErrorKind, IsTerminal, Write},
     process::ExitCode,
 };
@@ -10,6 +11,10 @@ use clap::ValueEnum;
 use comfy_table::{Table, presets::NOTHING};
 pub(crate) use leveret::text::one_line;
 use leveret::{PublishError, text};
+use tokio::sync::SetOnce;
+
+/// Set by the first write after the reader of standard output closed the pipe.
+static IS_CLOSED: SetOnce<()> = SetOnce::const_new();
 
 /// The format of data on standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -147,12 +152,45 @@ fn write(bytes: &[u8]) -> anyhow::Result<()> {
     written(stdout.write_all(bytes).and_then(|()| stdout.flush()))
 }
 
-/// The result of a write to standard output. A reader that closed the pipe early is not an error.
+/// The result of a write to standard output. A reader that closed the pipe early is not an error: what the command does
+/// beside its output goes on. A command that only prints, and does not end by itself, waits for [`closed`].
 pub(crate) fn written(result: io::Result<()>) -> anyhow::Result<()> {
     match result {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+            // It stays set.
+            drop(IS_CLOSED.set(()));
+            Ok(())
+        }
         written => written.context("writing to standard output"),
     }
+}
+
+/// Waits until the reader of standard output has closed the pipe, also while nothing is written.
+pub(crate) async fn closed() {
+    tokio::select! {
+        () = pipe_broken() => {}
+        _ = IS_CLOSED.wait() => {}
+    }
+}
+
+/// Waits for the error that the system reports for a pipe without a reader. For a file it reports none.
+#[cfg(unix)]
+async fn pipe_broken() {
+    use std::os::fd::AsFd;
+
+    use tokio::{io::Interest, net::unix::pipe::Sender};
+
+    let stdout = io::stdout().as_fd().try_clone_to_owned().and_then(Sender::from_owned_fd_unchecked);
+    let Ok(stdout) = stdout else { return pending().await };
+    if stdout.ready(Interest::ERROR).await.is_err() {
+        pending::<()>().await;
+    }
+}
+
+/// Without such a report, the next write finds that the pipe is closed.
+#[cfg(not(unix))]
+async fn pipe_broken() {
+    pending::<()>().await;
 }
 
 /// Writes lines to standard error. Terminal control characters are escaped. Use [`notice!`].

@@ -14,7 +14,7 @@ mod table;
 
 use clap::{Args, Subcommand};
 
-use crate::output::{Exit, Failure};
+use crate::output::{Exit, Failure, Format};
 
 /// Lists, edits, replays and purges dead letters
 ///
@@ -25,6 +25,10 @@ use crate::output::{Exit, Failure};
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
+
+    /// Output format
+    #[arg(long, global = true, value_enum, default_value = "table")]
+    output: Format,
 }
 
 const AFTER_HELP: &str = "\
@@ -62,16 +66,17 @@ enum Command {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
-    match arguments.command {
-        Command::List(list) => list.run().await,
-        Command::Show(show) => show.run().await,
-        Command::Groups(groups) => groups.run().await,
-        Command::Replays(replays) => replays.run().await,
-        Command::Replay(replay) => replay.run().await,
-        Command::Edit(edit) => edit.run().await,
-        Command::Restore(restore) => restore.run().await,
+    let Arguments { command, output } = arguments;
+    match command {
+        Command::List(list) => list.run(output).await,
+        Command::Show(show) => show.run(output).await,
+        Command::Groups(groups) => groups.run(output).await,
+        Command::Replays(replays) => replays.run(output).await,
+        Command::Replay(replay) => replay.run(output).await,
+        Command::Edit(edit) => edit.run(output).await,
+        Command::Restore(restore) => restore.run(output).await,
         Command::Export(export) => export.run().await,
-        Command::Import(import) => import.run().await,
-        Command::Purge(purge) => purge.run().await,
+        Command::Import(import) => import.run(output).await,
+        Command::Purge(purge) => purge.run(output).await,
     }
 }

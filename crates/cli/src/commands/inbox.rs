@@ -21,6 +21,10 @@ use crate::output::{Exit, Failure, Format, print, print_json};
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
+
+    /// Output format
+    #[arg(long, global = true, value_enum, default_value = "table")]
+    output: Format,
 }
 
 const AFTER_HELP: &str = "\
@@ -49,10 +53,6 @@ enum Command {
 struct Migrate {
     #[command(flatten)]
     database: DatabaseArguments,
-
-    /// Output format
-    #[arg(long, value_enum, default_value = "table")]
-    output: Format,
 }
 
 /// Shows the number of recorded jobs and the age of the oldest
@@ -60,10 +60,6 @@ struct Migrate {
 struct Status {
     #[command(flatten)]
     database: DatabaseArguments,
-
-    /// Output format
-    #[arg(long, value_enum, default_value = "table")]
-    output: Format,
 }
 
 /// Deletes records of jobs that were completed long ago
@@ -82,31 +78,28 @@ struct Prune {
     /// Confirm the deletion
     #[arg(long)]
     yes: bool,
-
-    /// Output format
-    #[arg(long, value_enum, default_value = "table")]
-    output: Format,
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
-    match arguments.command {
+    let Arguments { command, output } = arguments;
+    match command {
         Command::Migrate(migrate) => {
-            Inbox::migrate(&Inbox::open(&migrate.database.url).await?).await?;
-            match migrate.output {
+            Inbox::migrate(&Inbox::open(migrate.database.address()?).await?).await?;
+            match output {
                 Format::Json => print_json(&json!({ "migrated": true }))?,
                 Format::Table => print("The inbox is up to date.\n")?,
             }
         }
-        Command::Status(status) => status.run().await?,
-        Command::Prune(prune) => prune.run().await?,
+        Command::Status(status) => status.run(output).await?,
+        Command::Prune(prune) => prune.run(output).await?,
     }
     Ok(Exit::Success)
 }
 
 impl Status {
-    async fn run(self) -> Result<(), Failure> {
+    async fn run(self, output: Format) -> Result<(), Failure> {
         let status = Inbox::open(self.database.existing()?).await?.status().await?;
-        match self.output {
+        match output {
             Format::Json => {
                 print_json(
                     &json!({ "jobs": status.jobs, "oldest_at": status.oldest_at.map(unix_ms).map(to_rfc3339) }),
@@ -126,13 +119,13 @@ impl Status {
 }
 
 impl Prune {
-    async fn run(self) -> Result<(), Failure> {
+    async fn run(self, output: Format) -> Result<(), Failure> {
         let inbox = Inbox::open(self.database.existing()?).await?;
         if !self.yes {
             return Err(Failure::Usage(anyhow!("nothing was deleted: confirm with --yes")));
         }
         let pruned = inbox.prune(self.older_than).await?;
-        match self.output {
+        match output {
             Format::Json => print_json(&json!({ "pruned": pruned }))?,
             Format::Table => print(&format!("{pruned} records deleted.\n"))?,
         }

@@ -26,6 +26,10 @@ use crate::output::{Exit, Failure, Format, notice, one_line, print, print_json, 
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
+
+    /// Output format
+    #[arg(long, global = true, value_enum, default_value = "table")]
+    output: Format,
 }
 
 const AFTER_HELP: &str = "\
@@ -66,10 +70,6 @@ struct JobsOptions {
 
     #[command(flatten)]
     config: Config,
-
-    /// Output format
-    #[arg(long, value_enum, default_value = "table")]
-    output: Format,
 }
 
 #[derive(Args)]
@@ -128,16 +128,15 @@ struct Wait {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
-    match arguments.command {
-        Command::List(arguments) => list(arguments).await,
+    let Arguments { command, output } = arguments;
+    match command {
+        Command::List(arguments) => list(arguments, output).await,
         Command::Show(SingleJob { id, common, .. }) => {
             let task = common.services().await?.task(&id).await.map_err(failure)?;
-            show(&task, common.output)?;
+            show(&task, output)?;
             Ok(Exit::Success)
         }
-        Command::Wait(Wait { id, timeout, common }) => {
-            wait(&common.services().await?, &id, timeout, common.output).await
-        }
+        Command::Wait(Wait { id, timeout, common }) => wait(&common.services().await?, &id, timeout, output).await,
         Command::Cancel(SingleJob { id, actor, common }) => {
             reach(&common.config).await?.close().await;
             let was = common.services().await?.cancel(&id, &actor.actor).await;
@@ -146,20 +145,20 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
                     CancelledWhile::Queued => "The job was waiting and will not start.",
                     CancelledWhile::Running => "The job is running and was asked to stop; it may still succeed.",
                 };
-                done(&common, &json!({ "id": id, "was": was }), said)
+                done(output, &json!({ "id": id, "was": was }), said)
             })
         }
         Command::Retry(SingleJob { id, actor, common }) => {
             reach(&common.config).await?.close().await;
             let retried = common.services().await?.retry(&id, &actor.actor).await;
             refused(retried, |()| {
-                done(&common, &json!({ "id": id }), "The job will run again, starting with attempt 1.")
+                done(output, &json!({ "id": id }), "The job will run again, starting with attempt 1.")
             })
         }
     }
 }
 
-async fn list(arguments: List) -> Result<Exit, Failure> {
+async fn list(arguments: List, output: Format) -> Result<Exit, Failure> {
     let filter = JobFilter {
         job: arguments.job,
         queue: arguments.queue,
@@ -168,7 +167,7 @@ async fn list(arguments: List) -> Result<Exit, Failure> {
     };
     let services = arguments.common.services().await?;
     let page = services.tasks(&filter, arguments.after.as_ref(), arguments.limit).await.map_err(failure)?;
-    if arguments.common.output == Format::Json {
+    if output == Format::Json {
         print_json(&page)?;
         return Ok(Exit::Success);
     }
@@ -199,8 +198,8 @@ impl JobsOptions {
     }
 }
 
-fn done(common: &JobsOptions, document: &serde_json::Value, said: &str) -> anyhow::Result<()> {
-    match common.output {
+fn done(output: Format, document: &serde_json::Value, said: &str) -> anyhow::Result<()> {
+    match output {
         Format::Json => print_json(document),
         Format::Table => print(&format!("{said}\n")),
     }

@@ -9,7 +9,7 @@ mod relay;
 use clap::{Args, Subcommand};
 use leveret::telemetry::Telemetry;
 
-use crate::output::{Exit, Failure};
+use crate::output::{Exit, Failure, Format};
 
 /// Publishes jobs that were enqueued in a transaction of your database
 ///
@@ -20,6 +20,10 @@ use crate::output::{Exit, Failure};
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
+
+    /// Output format
+    #[arg(long, global = true, value_enum, default_value = "table")]
+    output: Format,
 }
 
 const AFTER_HELP: &str = "\
@@ -57,11 +61,12 @@ impl Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
-    match arguments.command {
-        Command::Migrate(migrate) => migrate.run().await,
+    let Arguments { command, output } = arguments;
+    match command {
+        Command::Migrate(migrate) => migrate.run(output).await,
         Command::Relay(relay) => relay.run().await,
-        Command::Status(status) => status.run().await,
-        Command::Retry(retry) => retry.run().await,
-        Command::Prune(prune) => prune.run().await,
+        Command::Status(status) => status.run(output).await,
+        Command::Retry(retry) => retry.run(output).await,
+        Command::Prune(prune) => prune.run(output).await,
     }
 }

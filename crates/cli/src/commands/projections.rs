@@ -108,7 +108,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let Arguments { command, config, output } = arguments;
     match command {
         Command::Migrate { database } => {
-            Projections::migrate(&Projections::open(&database.url).await?).await?;
+            Projections::migrate(&Projections::open(database.address()?).await?).await?;
             done(output, &json!({ "migrated": true }), "The tables of projections are up to date.")
         }
         Command::List { database } => list(&config, &database, output).await,

@@ -43,12 +43,12 @@ pub(crate) struct Arguments {
     default_job: Option<String>,
 
     /// Additional queue whose dead letters are ingested; those that workers announced are always ingested
-    #[arg(long = "queue", env = "LEVERET_QUEUES", value_delimiter = ',', value_name = "NAME")]
-    queues: Vec<String>,
+    #[arg(long = "queue", env = "LEVERET_QUEUES", value_parser = leveret::comma_list(text), value_name = "NAME")]
+    queues: Vec<Box<[String]>>,
 
     /// Redact more of payloads than passwords, tokens and the like: a JSON pointer such as /customer/name, or the end of a key
-    #[arg(long, env = "LEVERET_REDACT", value_delimiter = ',', value_name = "RULE")]
-    redact: Vec<String>,
+    #[arg(long, env = "LEVERET_REDACT", value_parser = leveret::comma_list(text), value_name = "RULE")]
+    redact: Vec<Box<[String]>>,
 
     #[command(flatten)]
     kept: RetentionArguments,
@@ -118,8 +118,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         default_job: arguments.default_job,
         tokens,
         retention,
-        queues: named(arguments.queues),
-        redact: RedactionRules::new(arguments.redact),
+        queues: arguments.queues.concat(),
+        redact: RedactionRules::new(arguments.redact.concat()),
         ..Options::default()
     };
     let store = arguments.store.create().await?;
@@ -132,9 +132,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-/// The list without empty names, which a trailing comma produces.
-fn named(list: Vec<String>) -> Vec<String> {
-    list.into_iter().filter(|name| !name.trim().is_empty()).collect()
+/// An item of a list that may be any text.
+fn text(item: &str) -> Result<String, String> {
+    Ok(item.to_owned())
 }
 
 /// Reads the tokens. Without a file and a variable there are none, but an existing one must contain a token.
@@ -151,5 +151,22 @@ fn failure(error: leveret_serve::Error) -> Failure {
     match error {
         leveret_serve::Error::TokensNeeded { .. } => Failure::Usage(error.into()),
         _ => Failure::Other(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, FromArgMatches};
+
+    use super::*;
+
+    #[test]
+    fn the_items_of_a_list_have_no_spaces_around_them_and_none_is_empty() {
+        let (redact, queues) = ("/customer/name, /customer/tax", " email,, legacy ,");
+        let given = ["serve", "--redact", redact, "--queue", queues, "--queue", "mail"];
+        let matches = Arguments::augment_args(Command::new("serve")).try_get_matches_from(given).unwrap();
+        let arguments = Arguments::from_arg_matches(&matches).unwrap();
+        assert_eq!(arguments.redact.concat(), ["/customer/name", "/customer/tax"]);
+        assert_eq!(arguments.queues.concat(), ["email", "legacy", "mail"]);
     }
 }

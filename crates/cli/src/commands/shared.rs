@@ -1,6 +1,6 @@
 //! Options and functions that several commands share: store, database, broker, catalogue, times, files and progress bars.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use clap::{ArgMatches, Args, FromArgMatches, builder::Resettable};
@@ -12,12 +12,17 @@ use leveret::{
     probe::{ConnectError, Probe, Refusal},
     without_bom,
 };
+use leveret_sql::db::DatabaseAddress;
 use leveret_store::Store;
 use tokio::{io::AsyncReadExt, time::timeout};
-use url::{Position, Url};
+use url::Url;
 
 use crate::output::Failure;
 
+/// The option and the variable of the store's address. Errors name them instead of an address that may hold a password.
+const STORE_SETTING: &str = "--store or DATABASE_URL";
+/// The option and the variable of the address of the user's database.
+const DATABASE_SETTING: &str = "--database or DATABASE_URL";
 /// The longest time that reading the catalogue may take.
 const CATALOGUE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -33,39 +38,65 @@ pub(crate) struct StoreArguments {
         default_value = "leveret.db",
         value_name = "STORE"
     )]
-    pub(crate) url: String,
+    url: String,
 }
 
 impl StoreArguments {
     /// Opens the store. It must exist, because SQLite would create an empty store at a mistyped path.
     pub(crate) async fn open(&self) -> Result<Store, Failure> {
-        let path = self.url.strip_prefix("sqlite:").unwrap_or(&self.url);
-        let path = path.strip_prefix("//").unwrap_or(path);
-        if !self.url.starts_with("postgres") && !Path::new(path).exists() {
-            let hint = "`leveret serve` creates it; set its address with --store or DATABASE_URL";
-            return Err(Failure::Usage(anyhow!("there is no store at {path}: {hint}")));
-        }
-        self.create().await
+        open_store(&self.url, STORE_SETTING).await
     }
 
     /// Opens the store, and creates it if it does not exist.
     pub(crate) async fn create(&self) -> Result<Store, Failure> {
-        let opened = Store::open(&self.url).await.map_err(Failure::from);
-        opened
-            .map_err(|failure| failure.context(|| format!("the store {} (--store or DATABASE_URL)", public(&self.url))))
+        create_store(&self.url, STORE_SETTING).await
     }
 }
 
-/// The address of a database without its password, or a path unchanged. Where the password cannot be separated, only the
-/// scheme is shown.
-fn public(address: &str) -> String {
-    let Some((scheme, _)) = address.split_once("://") else { return address.to_owned() };
-    let bare = Url::parse(address).ok().filter(|url| !url[Position::BeforePath..].contains('@')).and_then(|mut url| {
-        url.set_query(None);
-        url.set_fragment(None);
-        url.set_password(None).ok().map(|()| url)
-    });
-    bare.map_or_else(|| format!("{scheme}://***"), Into::into)
+/// Opens the store at an address that `setting` sets. It must exist.
+pub(crate) async fn open_store(address: &str, setting: &str) -> Result<Store, Failure> {
+    let hint = format!("`leveret serve` creates it; set its address with {setting}");
+    check_exists(&parsed(address, "store", setting)?, "store", &hint)?;
+    create_store(address, setting).await
+}
+
+async fn create_store(address: &str, setting: &str) -> Result<Store, Failure> {
+    let opened = Store::open(address).await.map_err(Failure::from);
+    opened.map_err(|failure| failure.context(|| format!("{} ({setting})", named("store", address))))
+}
+
+fn parsed(address: &str, what: &str, setting: &str) -> Result<DatabaseAddress, Failure> {
+    let parsed = DatabaseAddress::parse(address).map_err(Failure::from);
+    parsed.map_err(|failure| failure.context(|| format!("the {what} ({setting})")))
+}
+
+/// Refuses a file that does not exist.
+fn check_exists(address: &DatabaseAddress, what: &str, hint: &str) -> Result<(), Failure> {
+    if let DatabaseAddress::Sqlite(path) = address
+        && !path.exists()
+    {
+        return Err(Failure::Usage(anyhow!("there is no {what} at {}: {hint}", path.display())));
+    }
+    Ok(())
+}
+
+/// A database with its path, or with its address without login and parameters. Nothing is shown of an address that is
+/// neither.
+fn named(what: &str, address: &str) -> String {
+    let shown = match DatabaseAddress::parse(address) {
+        Ok(DatabaseAddress::Sqlite(path)) => Some(path.display().to_string()),
+        Ok(DatabaseAddress::Postgres) => without_login(address),
+        Err(_) => None,
+    };
+    shown.map_or_else(|| format!("the {what}"), |shown| format!("the {what} {shown}"))
+}
+
+fn without_login(address: &str) -> Option<String> {
+    let mut url = Url::parse(address).ok()?;
+    url.set_query(None);
+    url.set_fragment(None);
+    url.set_username("").and_then(|()| url.set_password(None)).ok()?;
+    Some(url.into())
 }
 
 /// The user's database, with an outbox or an inbox.
@@ -74,19 +105,20 @@ fn public(address: &str) -> String {
 pub(crate) struct DatabaseArguments {
     /// Address of your database: `sqlite:PATH`, a path, or `postgres://user:password@host/database`
     #[arg(long = "database", env = "DATABASE_URL", hide_env_values = true, value_name = "DATABASE")]
-    pub(crate) url: String,
+    url: String,
 }
 
 impl DatabaseArguments {
+    /// The address of a database, which may not exist yet.
+    pub(crate) fn address(&self) -> Result<&str, Failure> {
+        parsed(&self.url, "database", DATABASE_SETTING)?;
+        Ok(&self.url)
+    }
+
     /// The address of an existing database. SQLite would create an empty one at a mistyped path.
     pub(crate) fn existing(&self) -> Result<&str, Failure> {
-        let path = self.url.strip_prefix("sqlite:").unwrap_or(&self.url);
-        let path = path.strip_prefix("//").unwrap_or(path);
-        if !self.url.contains("://") && !Path::new(path).exists() {
-            return Err(Failure::Usage(anyhow!(
-                "there is no database at {path}: set its address with --database or DATABASE_URL"
-            )));
-        }
+        let address = parsed(&self.url, "database", DATABASE_SETTING)?;
+        check_exists(&address, "database", &format!("set its address with {DATABASE_SETTING}"))?;
         Ok(&self.url)
     }
 }
@@ -241,19 +273,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_database_is_called_by_its_address_without_any_part_of_its_password() {
+    fn a_database_is_called_by_its_path_or_its_host_without_any_part_of_its_login() {
         for (address, shown) in [
-            ("leveret.db", "leveret.db"),
-            ("sqlite:a@b.db", "sqlite:a@b.db"),
-            ("postgres://h/db", "postgres://h/db"),
-            ("postgres://u:S3c,ret@h:5432/db?sslmode=require", "postgres://u@h:5432/db"),
-            ("postgres://h/db?user=u&password=S3cret", "postgres://h/db"),
-            ("postgres://u:S3c#ret@h/db", "postgres://***"),
-            ("postgres://u:123/S3cret@h/db", "postgres://***"),
-            ("postgres://u:S3c?ret@h/db", "postgres://***"),
-            ("postgres://u:S3cret@h:x/db", "postgres://***"),
+            ("leveret.db", "the store leveret.db"),
+            ("sqlite:a@b.db", "the store a@b.db"),
+            ("postgres://h/db", "the store postgres://h/db"),
+            ("Postgres://u:S3c,ret@h:5432/db?sslmode=require", "the store postgres://h:5432/db"),
+            (" postgres://h/db?user=u&password=S3cret", "the store postgres://h/db"),
+            ("postgres://u:S3c#ret@h/db", "the store"),
+            ("postgres://u:123/S3cret@h/db", "the store"),
+            ("postgres://u:S3c?ret@h/db", "the store"),
+            ("postgres://u:S3cret@h:x/db", "the store"),
+            ("\"postgres://u:S3cret@h/db\"", "the store"),
+            ("mysql://u:S3cret@h/db", "the store"),
+            ("host=h user=u password=S3cret", "the store"),
+            ("postgres:/u:S3cret@h/db", "the store"),
         ] {
-            assert_eq!(public(address), shown);
+            assert_eq!(named("store", address), shown);
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_refused_names_its_setting_and_the_accepted_forms() {
+        for address in ["'postgres://u:S3cret@h/db'", "mysql://u:S3cret@h/db", "host=h password=S3cret", "u:S3cret@h"] {
+            let database = DatabaseArguments { url: address.to_owned() };
+            for failure in [database.existing().unwrap_err(), database.address().unwrap_err()] {
+                let text = format!("{:#}", failure.error());
+                assert!(text.starts_with("the database (--database or DATABASE_URL): "), "{text}");
+                assert!(text.contains("sqlite:PATH") && !text.contains("S3cret"), "{text}");
+                assert_eq!(failure.exit(), crate::output::Exit::Usage);
+            }
         }
     }
 }

@@ -6,37 +6,41 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
-use leveret::{
-    Broker, Config, PublishError,
-    workflow::{StartError, Workflow},
-};
+use leveret::{Broker, Config, PublishError, workflow::StartError};
 use leveret_serve::{
     Services,
-    workflows::{Command as Change, Error, WorkflowStatus, WorkflowView},
+    workflows::{Command as Change, Error, WorkflowStatus, WorkflowView, check, read},
 };
 use leveret_store::{Cursor, WorkflowFilter};
 use serde_json::json;
 
 use self::show::ShowFormat;
-use super::shared::{ActorArguments, StoreArguments, announced, broker, contents, hidden_if_of_workers, reach};
+use super::shared::{
+    ActorArguments, StoreArguments, UNREADABLE, broker, catalogue, contents, hidden_if_of_workers, reach,
+};
 use crate::output::{Exit, Failure, Format, notice, one_line, print, print_json, table};
 
 /// Starts, shows, awaits and changes workflows
 ///
-/// `start` requires the broker alone. The other commands read the server's store; those that change a workflow also require
-/// the broker. The server (`leveret serve`) runs workflows.
+/// `start` requires the broker alone. It checks the definition, with its jobs and their payloads, against the catalogue
+/// where workers announce their jobs. The other commands read the server's store; those that change a workflow also
+/// require the broker. The server (`leveret serve`) runs workflows.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
+
+    /// Output format
+    #[arg(long, global = true, value_enum, default_value = "table")]
+    output: Format,
 }
 
 const AFTER_HELP: &str = "\
 Exit codes:
   0    done
   1    `wait`: the workflow has failed or was cancelled; other commands: the state of the workflow does not allow it
-  2    wrong usage, such as a definition with a cycle
+  2    wrong usage, such as a definition with a cycle, or a payload that violates the schema of its job
   3    the broker is unreachable or refuses publishes now
   4    an error of the program or its environment, such as an unreachable store
   5    no such workflow or step
@@ -56,9 +60,9 @@ enum Command {
     List(List),
     /// Shows a workflow with its steps, also as a picture
     Show(Show),
-    /// Waits for the end of a workflow, then shows it
+    /// Waits for the end of a workflow, then shows it; one that is still in the broker is waited for too
     Wait(Wait),
-    /// Cancels waiting and running steps, and compensates the others
+    /// Cancels waiting and running steps, then compensates the steps that have succeeded
     Cancel(SingleWorkflow),
     /// Runs failed steps again
     Retry(SomeSteps),
@@ -78,10 +82,6 @@ struct WorkflowOptions {
 
     #[command(flatten)]
     config: Config,
-
-    /// Output format
-    #[arg(long, value_enum, default_value = "table")]
-    output: Format,
 }
 
 #[derive(Args)]
@@ -92,10 +92,6 @@ struct Start {
 
     #[command(flatten)]
     config: Config,
-
-    /// Output format
-    #[arg(long, value_enum, default_value = "table")]
-    output: Format,
 }
 
 #[derive(Args)]
@@ -130,9 +126,9 @@ struct Show {
     /// The workflow's id
     id: String,
 
-    /// Output format
-    #[arg(long, value_enum, default_value = "table")]
-    format: ShowFormat,
+    /// Format of the workflow, also as a picture; that of --output by default
+    #[arg(long, value_enum, conflicts_with = "output")]
+    format: Option<ShowFormat>,
 
     #[command(flatten)]
     store: StoreArguments,
@@ -177,36 +173,44 @@ struct Wait {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
-    match arguments.command {
-        Command::Start(arguments) => start(arguments).await,
-        Command::List(arguments) => list(arguments).await,
-        Command::Show(Show { id, format, store, config }) => {
-            let workflow = services(&store, &config).await?.workflow(&id).await.map_err(failure)?;
-            show::print_workflow(&workflow, format)?;
+    let Arguments { command, output } = arguments;
+    match command {
+        Command::Start(arguments) => start(arguments, output).await,
+        Command::List(arguments) => list(arguments, output).await,
+        Command::Show(show) => {
+            let services = services(&show.store, &show.config).await?;
+            let workflow = services.workflow(&show.id).await.map_err(failure)?;
+            show::print_workflow(&workflow, show.format(output))?;
             Ok(Exit::Success)
         }
-        Command::Wait(arguments) => wait(arguments).await,
-        Command::Cancel(single) => change(single, Change::Cancel, "The workflow is cancelled.").await,
+        Command::Wait(arguments) => wait(arguments, output).await,
+        Command::Cancel(single) => change(single, Change::Cancel, "The workflow is cancelled.", output).await,
         Command::Retry(SomeSteps { step, single }) => {
-            change(single, Change::Retry(step), "The failed jobs will run again, starting with attempt 1.").await
+            let said = "The failed jobs will run again, starting with attempt 1.";
+            change(single, Change::Retry(step), said, output).await
         }
         Command::Skip(SomeSteps { step, single }) => {
-            change(single, Change::Skip(step), "The workflow goes on without the failed jobs.").await
+            change(single, Change::Skip(step), "The workflow goes on without the failed jobs.", output).await
         }
-        Command::Pause(single) => change(single, Change::Pause, "No further steps start.").await,
-        Command::Resume(single) => change(single, Change::Resume, "Steps start again.").await,
+        Command::Pause(single) => change(single, Change::Pause, "No further steps start.", output).await,
+        Command::Resume(single) => change(single, Change::Resume, "Steps start again.", output).await,
     }
 }
 
-async fn start(arguments: Start) -> Result<Exit, Failure> {
-    let text = contents(&arguments.file).await?;
-    let invalid = |error: anyhow::Error| Failure::Usage(error.context(arguments.file.clone()));
-    let mut workflow: Workflow = serde_json::from_slice(&text).map_err(|error| invalid(error.into()))?;
-    let broker = broker(&arguments.config).await?;
-    if workflow.check_queues().is_err() {
-        let entries = announced(&broker).await?;
-        let jobs = |job: &str| entries.iter().find(|entry| entry.job == job && !entry.event);
-        workflow.fill_queues(|job| jobs(job).map(|entry| entry.queue.clone()));
+async fn start(arguments: Start, output: Format) -> Result<Exit, Failure> {
+    let Start { file, config } = arguments;
+    let invalid = |error: anyhow::Error| Failure::Usage(error.context(file.clone()));
+    let bytes = contents(&file).await?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| invalid(error.into()))?;
+    let mut workflow = read(text).map_err(|error| refused(error, invalid))?;
+    let broker = broker(&config).await?;
+    let (catalogue, is_read) = catalogue(&broker).await;
+    if is_read {
+        check(&catalogue, &workflow).await.map_err(|error| refused(error, invalid))?;
+        workflow.fill_queues(|job| catalogue.find(job).map(|entry| entry.queue.clone()));
+    } else {
+        workflow.check_queues().map_err(|error| invalid(anyhow!(error).context(UNREADABLE)))?;
+        notice!("Not checked: {UNREADABLE}.");
     }
     let started = broker.publisher().fail_fast().start(&workflow).await;
     broker.close().await;
@@ -216,14 +220,14 @@ async fn start(arguments: Start) -> Result<Exit, Failure> {
         StartError::Publish(error) => error.into(),
         other => Failure::Other(anyhow!(other)),
     })?;
-    match arguments.output {
+    match output {
         Format::Json => print_json(&json!({ "workflow_id": id }))?,
         Format::Table => print(&format!("{}\n", one_line(&id, 128)))?,
     }
     Ok(Exit::Success)
 }
 
-async fn list(arguments: List) -> Result<Exit, Failure> {
+async fn list(arguments: List, output: Format) -> Result<Exit, Failure> {
     let filter = WorkflowFilter {
         status: arguments.status.map(|status| status.to_string()),
         name: arguments.name,
@@ -231,7 +235,7 @@ async fn list(arguments: List) -> Result<Exit, Failure> {
     };
     let services = arguments.common.services().await?;
     let page = services.workflows(&filter, arguments.after.as_ref(), arguments.limit).await.map_err(failure)?;
-    if arguments.common.output == Format::Json {
+    if output == Format::Json {
         print_json(&page)?;
         return Ok(Exit::Success);
     }
@@ -253,11 +257,10 @@ async fn list(arguments: List) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-async fn wait(arguments: Wait) -> Result<Exit, Failure> {
+async fn wait(arguments: Wait, output: Format) -> Result<Exit, Failure> {
     let Wait { id, timeout, common } = arguments;
     let workflow = common.services().await?.wait_for_workflow(&id, timeout).await.map_err(failure)?;
-    let format = if common.output == Format::Json { ShowFormat::Json } else { ShowFormat::Table };
-    show::print_workflow(&workflow, format)?;
+    show::print_workflow(&workflow, output.into())?;
     Ok(match workflow.status {
         WorkflowStatus::Completed => Exit::Success,
         WorkflowStatus::Failed | WorkflowStatus::Cancelled => Exit::Problems,
@@ -266,12 +269,12 @@ async fn wait(arguments: Wait) -> Result<Exit, Failure> {
 }
 
 /// Ends with `Problems` if the state of the workflow does not allow the change: the command itself worked.
-async fn change(arguments: SingleWorkflow, change: Change, said: &str) -> Result<Exit, Failure> {
+async fn change(arguments: SingleWorkflow, change: Change, said: &str, output: Format) -> Result<Exit, Failure> {
     let SingleWorkflow { id, actor, common } = arguments;
     reach(&common.config).await?.close().await;
     match common.services().await?.command_workflow(&id, change, &actor.actor).await {
         Ok(()) => {
-            match common.output {
+            match output {
                 Format::Json => print_json(&json!({ "workflow_id": id }))?,
                 Format::Table => print(&format!("{said}\n"))?,
             }
@@ -282,6 +285,12 @@ async fn change(arguments: SingleWorkflow, change: Change, said: &str) -> Result
             Ok(Exit::Problems)
         }
         Err(error) => Err(failure(error)),
+    }
+}
+
+impl Show {
+    fn format(&self, output: Format) -> ShowFormat {
+        self.format.unwrap_or(output.into())
     }
 }
 
@@ -302,11 +311,51 @@ fn label(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), text.to_owned()))
 }
 
+/// Reports all errors of a definition with their places.
+fn refused(error: Error, invalid: impl Fn(anyhow::Error) -> Failure) -> Failure {
+    let Error::Invalid { field_errors } = error else { return failure(error) };
+    let mut shown = Vec::new();
+    for error in &field_errors {
+        let place = if error.pointer.is_empty() { String::new() } else { format!("{}: ", error.pointer) };
+        shown.push(place + &error.detail);
+    }
+    invalid(anyhow!(shown.join("; ")))
+}
+
 /// Sorts an error by exit code.
 fn failure(error: Error) -> Failure {
     match error {
         Error::NotFound { .. } | Error::NoStep { .. } => Failure::NotFound(error.into()),
         Error::Store(error) => error.into(),
         other => Failure::Other(anyhow!(other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{FromArgMatches, error::ErrorKind};
+
+    use super::*;
+
+    fn shown(line: &str) -> Result<ShowFormat, ErrorKind> {
+        let program = Arguments::augment_args(clap::Command::new("workflows"));
+        let matches = program.try_get_matches_from(line.split(' ')).map_err(|error| error.kind())?;
+        let Arguments { command, output } = Arguments::from_arg_matches(&matches).map_err(|error| error.kind())?;
+        let Command::Show(show) = command else { panic!("{line} shows a workflow") };
+        Ok(show.format(output))
+    }
+
+    #[test]
+    fn a_workflow_is_shown_in_the_output_format_of_all_commands_or_in_one_of_its_own() {
+        for (line, format) in [
+            ("workflows show w1", Ok(ShowFormat::Table)),
+            ("workflows show w1 --output json", Ok(ShowFormat::Json)),
+            ("workflows --output json show w1", Ok(ShowFormat::Json)),
+            ("workflows show w1 --format json", Ok(ShowFormat::Json)),
+            ("workflows show w1 --format svg", Ok(ShowFormat::Svg)),
+            ("workflows show w1 --output json --format svg", Err(ErrorKind::ArgumentConflict)),
+        ] {
+            assert_eq!(shown(line), format, "{line}");
+        }
     }
 }

@@ -15,3 +15,4 @@ mod schedules;
 mod settings;
 mod simulate;
 mod topology;
+mod workflows;

@@ -36,6 +36,24 @@ async fn the_broker_can_be_named_to_every_command_before_and_after_it() {
 }
 
 #[tokio::test]
+async fn json_is_printed_wherever_the_output_format_stands() {
+    let post = Post::sqlite().await;
+    let _server = post.serve().await;
+    let own = post.path("own.db");
+    post.run(&["outbox", "migrate", "--database", &own]).await.ends(0);
+    post.run(&["inbox", "--output", "json", "migrate", "--database", &own]).await.ends(0).json();
+    for [group, command] in
+        [["dead", "list"], ["jobs", "list"], ["workflows", "list"], ["outbox", "status"], ["inbox", "status"]]
+    {
+        let database = if command == "status" { vec!["--database", &own] } else { Vec::new() };
+        let before = [&[group, "--output", "json", command][..], &database].concat();
+        let after = [&[group, command, "--output", "json"][..], &database].concat();
+        let printed = post.run(&before).await.ends(0).json();
+        assert_eq!(printed, post.run(&after).await.ends(0).json(), "{group} {command}");
+    }
+}
+
+#[tokio::test]
 async fn a_shell_learns_every_command() {
     let post = Post::sqlite().await;
     for (shell, known) in [("bash", "complete -F"), ("zsh", "#compdef leveret"), ("fish", "complete -c leveret")] {

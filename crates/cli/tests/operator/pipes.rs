@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io::{BufRead, BufReader},
     process::{Command, Stdio},
 };
 
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// The arguments of each command, and the exit code of a run whose output is read. `#` is 1, and 2 the second time.
-const RUNS: [(&str, &[&str], i32); 54] = [
+const RUNS: [(&str, &[&str], i32); 56] = [
     ("publish", &["test.script", "--queue", QUEUE, "--payload", r#"{"label": "p", "acts": ["succeed"]}"#], 0),
     ("queues", &[], 0),
     ("jobs list", &[], 0),
@@ -27,6 +28,7 @@ const RUNS: [(&str, &[&str], i32); 54] = [
     ("workflows start", &["WORKFLOW"], 0),
     ("workflows list", &[], 0),
     ("workflows show", &["w1", "--format", "svg"], 0),
+    ("workflows show", &["w1", "--output", "json"], 0),
     ("workflows wait", &["w1", "--timeout", "1s"], 124),
     ("workflows pause", &["w#"], 0),
     ("workflows resume", &["w#"], 0),
@@ -49,6 +51,7 @@ const RUNS: [(&str, &[&str], i32); 54] = [
     ("events emit", &["order.placed"], 0),
     ("events list", &[], 0),
     ("events tail", &["--from", "first", "--no-follow"], 0),
+    ("events tail", &["--from", "first"], 0),
     ("events replay", &["--to", "a#", "--from", "first"], 0),
     ("events unbind", &["a#", "order.*"], 0),
     ("events unsubscribe", &["a#", "--discard"], 0),
@@ -116,6 +119,26 @@ async fn every_command_is_quiet_on_a_closed_pipe_and_fails_on_a_full_disk() {
         let arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
         assert_eq!(run(&post, &arguments, closed()).await.0, 0, "{arguments:?}");
         assert_eq!(run(&post, &arguments, full()).await.0, 4, "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_tail_that_follows_ends_when_its_reader_is_gone_though_no_further_event_comes() {
+    let post = Post::sqlite().await;
+    post.run(&["events", "log"]).await.ends(0);
+    post.run(&["events", "emit", "order.placed"]).await.ends(0);
+    for output in ["table", "json"] {
+        let mut command = post.command(&["events", "tail", "--from", "first", "--output", output]);
+        let mut tail = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut reader = BufReader::new(tail.stdout.take().unwrap());
+        let first = tokio::task::spawn_blocking(move || {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            line
+        });
+        assert!(first.await.unwrap().contains("order.placed"));
+        eventually("it ends", LONG, async || tail.try_wait().unwrap().is_some()).await;
+        assert_eq!(tail.wait().unwrap().code(), Some(0), "{output}");
     }
 }
 

@@ -40,14 +40,10 @@ pub(super) struct Edit {
 
     #[command(flatten)]
     config: Config,
-
-    /// Output format
-    #[arg(long, value_enum, default_value = "table")]
-    output: Format,
 }
 
 impl Edit {
-    pub(super) async fn run(self) -> Result<Exit, Failure> {
+    pub(super) async fn run(self, output: Format) -> Result<Exit, Failure> {
         let (store, id) = (self.store.open().await?, self.id);
         let payload = match &self.payload {
             Some(file) => Some(contents(file).await?),
@@ -63,7 +59,7 @@ impl Edit {
         let checked = edited.map_err(failure)?;
         checked.into_iter().for_each(report_unchecked);
         let which = if checked.is_some() { "a new payload" } else { "its original payload again" };
-        match self.output {
+        match output {
             Format::Json => print_json(&json!({ "id": id, "checked": checked }))?,
             Format::Table => {
                 print(&format!("Dead letter {id} has {which}; replay it with: leveret dead replay {id}\n"))?;
@@ -84,17 +80,13 @@ pub(super) struct Restore {
 
     #[command(flatten)]
     actor: ActorArguments,
-
-    /// Output format
-    #[arg(long, value_enum, default_value = "table")]
-    output: Format,
 }
 
 impl Restore {
-    pub(super) async fn run(self) -> Result<Exit, Failure> {
+    pub(super) async fn run(self, output: Format) -> Result<Exit, Failure> {
         let (selection, store) = (self.chosen.selection()?, self.store.open().await?);
         let restored = store.restore(&selection, AuditStamp { actor: &self.actor.actor, at: now_ms() }).await?;
-        match self.output {
+        match output {
             Format::Json => print_json(&json!({ "restored": restored }))?,
             Format::Table => print(&format!("{restored} dead letters restored.\n"))?,
         }
@@ -127,22 +119,18 @@ pub(super) struct Purge {
 
     #[command(flatten)]
     config: Config,
-
-    /// Output format
-    #[arg(long, value_enum, default_value = "table")]
-    output: Format,
 }
 
 impl Purge {
-    pub(super) async fn run(self) -> Result<Exit, Failure> {
+    pub(super) async fn run(self, output: Format) -> Result<Exit, Failure> {
         if self.direct {
-            return direct::purge(&self.config, self.chosen.filter.only_queue()?, self.yes, self.output).await;
+            return direct::purge(&self.config, self.chosen.filter.only_queue()?, self.yes, output).await;
         }
         let (selection, store) = (self.chosen.selection()?, self.store.open().await?);
         announce(&store, &selection).await?;
         needs_yes(self.yes)?;
         let purged = store.purge(&selection, AuditStamp { actor: &self.actor.actor, at: now_ms() }).await?;
-        match self.output {
+        match output {
             Format::Json => print_json(&json!({ "purged": purged }))?,
             Format::Table => {
                 print(&format!("{purged} dead letters purged; `leveret dead restore` restores them.\n"))?;

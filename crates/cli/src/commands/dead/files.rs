@@ -84,14 +84,10 @@ pub(super) struct Import {
 
     #[command(flatten)]
     actor: ActorArguments,
-
-    /// Output format
-    #[arg(long, value_enum, default_value = "table")]
-    output: Format,
 }
 
 impl Import {
-    pub(super) async fn run(self) -> Result<Exit, Failure> {
+    pub(super) async fn run(self, output: Format) -> Result<Exit, Failure> {
         let reader: Box<dyn AsyncBufRead + Unpin> = if self.file == "-" {
             Box::new(BufReader::new(tokio::io::stdin()))
         } else {
@@ -100,7 +96,7 @@ impl Import {
         };
         let store = self.store.create().await?;
         let imported = transfer::import(&store, reader, &self.actor.actor).await.map_err(failure)?;
-        match self.output {
+        match output {
             Format::Json => print_json(&imported)?,
             Format::Table => {
                 for bad in &imported.bad_lines {

@@ -43,25 +43,21 @@ pub(super) struct List {
 
     #[command(flatten)]
     config: Config,
-
-    /// Output format
-    #[arg(long, value_enum, default_value = "table")]
-    output: Format,
 }
 
 impl List {
-    pub(super) async fn run(self) -> Result<Exit, Failure> {
+    pub(super) async fn run(self, output: Format) -> Result<Exit, Failure> {
         if self.direct {
-            return direct::list(&self.config, self.filter.only_queue()?, self.limit, self.output).await;
+            return direct::list(&self.config, self.filter.only_queue()?, self.limit, output).await;
         }
         let states = if self.states.is_empty() { vec![DeadState::Dead] } else { self.states.clone() };
         let store = self.store.open().await?;
         let page = store.dead_letters(&self.filter.in_states(states), self.after.as_ref(), self.limit).await?;
-        match self.output {
+        match output {
             Format::Json => print_json(&page)?,
             Format::Table => print(&lines(&page.items))?,
         }
-        if let (Some(next), Format::Table) = (&page.next, self.output) {
+        if let (Some(next), Format::Table) = (&page.next, output) {
             notice!("More dead letters: --after {next}");
         }
         Ok(Exit::Success)
@@ -91,10 +87,6 @@ pub(super) struct Show {
     /// With --raw: print the original payload of an edited dead letter
     #[arg(long, requires = "raw")]
     original: bool,
-
-    /// Output format
-    #[arg(long, value_enum, default_value = "table")]
-    output: Format,
 }
 
 #[derive(Serialize)]
@@ -110,7 +102,7 @@ struct Shown {
 }
 
 impl Show {
-    pub(super) async fn run(self) -> Result<Exit, Failure> {
+    pub(super) async fn run(self, output: Format) -> Result<Exit, Failure> {
         let store = self.store.open().await?;
         let found = store.letter(self.id).await?;
         let missing = || Failure::NotFound(anyhow!("there is no dead letter {}", self.id));
@@ -119,14 +111,15 @@ impl Show {
             print_bytes(original.as_ref().filter(|_| self.original).unwrap_or(&payload))?;
             return Ok(Exit::Success);
         }
-        let (rules, output) = (RedactionRules::new(self.redact), self.output);
+        let rules = RedactionRules::new(self.redact);
+        let rules = rules.of_job(&about.job);
         let text = |payload: &Vec<u8>| if output == Format::Json { rules.text(payload) } else { rules.show(payload) };
         let message = RawMessage::from_parts(&properties, Vec::new());
         let headers = message.map(|message| rules.fields(&message)).unwrap_or_default();
         let history = store.history(self.id).await?;
         let (payload, original) = (text(&payload), original.as_ref().map(text));
         let shown = Shown { letter: about, headers, history, payload, original };
-        match self.output {
+        match output {
             Format::Json => print_json(&shown)?,
             Format::Table => print(&shown.text())?,
         }
@@ -192,14 +185,10 @@ pub(super) struct Groups {
     /// Maximum number of groups
     #[arg(long, default_value = "50", value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "NUMBER")]
     limit: u32,
-
-    /// Output format
-    #[arg(long, value_enum, default_value = "table")]
-    output: Format,
 }
 
 impl Groups {
-    pub(super) async fn run(self) -> Result<Exit, Failure> {
+    pub(super) async fn run(self, output: Format) -> Result<Exit, Failure> {
         let groups = self.store.open().await?.groups(&self.filter.lying(), self.limit).await?;
         let rows = groups.iter().map(|group| {
             [
@@ -214,7 +203,7 @@ impl Groups {
             ]
         });
         let rows: Vec<_> = rows.collect();
-        match self.output {
+        match output {
             Format::Json => print_json(&groups)?,
             Format::Table => {
                 print(&table(["COUNT", "GROUP", "JOB", "KIND", "FIRST", "LAST", "SAMPLE", "ERROR"], &rows))?;
@@ -231,21 +220,17 @@ impl Groups {
 pub(super) struct Replays {
     #[command(flatten)]
     store: StoreArguments,
-
-    /// Output format
-    #[arg(long, value_enum, default_value = "table")]
-    output: Format,
 }
 
 impl Replays {
-    pub(super) async fn run(self) -> Result<Exit, Failure> {
+    pub(super) async fn run(self, output: Format) -> Result<Exit, Failure> {
         let replays = self.store.open().await?.open_replays().await?;
         let rows = replays.iter().map(|replay| {
             let done = format!("{}/{}", replay.replayed, replay.total);
             [replay.id.to_string(), time(replay.started_at), one_line(&replay.actor, 32), done]
         });
         let rows: Vec<_> = rows.collect();
-        match self.output {
+        match output {
             Format::Json => print_json(&replays)?,
             Format::Table => print(&table(["REPLAY", "STARTED", "BY", "REPLAYED"], &rows))?,
         }

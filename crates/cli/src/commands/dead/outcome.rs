@@ -17,9 +17,12 @@ pub(super) fn changed(count: u64, selection: &Selection) -> Exit {
 pub(super) fn failure(error: Error) -> Failure {
     match error {
         Error::NoLetter(_) | Error::NoReplay(_) => Failure::NotFound(error.into()),
-        Error::Payload { .. } | Error::Options(_) | Error::NotEdited(_) | Error::Running(_) | Error::Ended(_) => {
-            Failure::Usage(error.into())
-        }
+        Error::Payload { .. }
+        | Error::Options(_)
+        | Error::NotEdited(_)
+        | Error::NotDead { .. }
+        | Error::Running(_)
+        | Error::Ended(_) => Failure::Usage(error.into()),
         Error::Interrupted { replay, .. } => {
             let hint = format!("continue with: leveret dead replay --resume {replay}");
             Failure::Unreachable(anyhow::Error::from(error).context(hint))

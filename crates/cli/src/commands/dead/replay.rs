@@ -75,21 +75,17 @@ pub(super) struct Replay {
 
     #[command(flatten)]
     config: Config,
-
-    /// Output format
-    #[arg(long, value_enum, default_value = "table")]
-    output: Format,
 }
 
 impl Replay {
-    pub(super) async fn run(self) -> Result<Exit, Failure> {
+    pub(super) async fn run(self, output: Format) -> Result<Exit, Failure> {
         if let Some(replay) = self.stop {
-            return self.end(replay).await;
+            return self.end(replay, output).await;
         }
         self.options().check().map_err(failure)?;
         if self.direct {
             let queue = self.chosen.filter.only_queue()?;
-            return direct::replay(&self.config, queue, (self.to.as_deref(), self.rate), self.output).await;
+            return direct::replay(&self.config, queue, (self.to.as_deref(), self.rate), output).await;
         }
         let selection = if self.resume.is_none() { Some(self.chosen.selection()?) } else { None };
         let store = self.store.open().await?;
@@ -110,7 +106,7 @@ impl Replay {
         bar.finish_and_clear();
         broker.close().await;
         let summary = replayed.map_err(failure)?;
-        match self.output {
+        match output {
             Format::Json => print_json(&summary)?,
             Format::Table => print(&text(&summary))?,
         }
@@ -121,7 +117,7 @@ impl Replay {
         })
     }
 
-    async fn end(&self, replay: i64) -> Result<Exit, Failure> {
+    async fn end(&self, replay: i64, output: Format) -> Result<Exit, Failure> {
         let (store, broker) = (self.store.open().await?, Broker::amqp(self.config.clone()));
         let broker = broker.map_err(|error| Failure::Usage(error.into()))?;
         let dead = DeadLetterService::new(&broker, &store, &Catalogue::follow(&broker));
@@ -129,7 +125,7 @@ impl Replay {
         broker.close().await;
         let ended = ended.map_err(failure)?;
         let text = || format!("Replay {replay} was stopped; {} of {} were replayed.\n", ended.replayed, ended.total);
-        match self.output {
+        match output {
             Format::Json => print_json(&ended)?,
             Format::Table => print(&text())?,
         }

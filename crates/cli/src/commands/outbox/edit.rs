@@ -18,17 +18,13 @@ use crate::output::{Exit, Failure, Format, print, print_json};
 pub(super) struct Migrate {
     #[command(flatten)]
     database: DatabaseArguments,
-
-    /// Output format
-    #[arg(long, value_enum, default_value = "table")]
-    output: Format,
 }
 
 impl Migrate {
-    pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let outbox = Outbox::open(&self.database.url).await?;
+    pub(super) async fn run(self, output: Format) -> Result<Exit, Failure> {
+        let outbox = Outbox::open(self.database.address()?).await?;
         Outbox::migrate(&outbox).await?;
-        match self.output {
+        match output {
             Format::Json => print_json(&json!({ "migrated": true }))?,
             Format::Table => print("The outbox is up to date.\n")?,
         }
@@ -49,17 +45,13 @@ pub(super) struct Retry {
 
     #[command(flatten)]
     database: DatabaseArguments,
-
-    /// Output format
-    #[arg(long, value_enum, default_value = "table")]
-    output: Format,
 }
 
 impl Retry {
-    pub(super) async fn run(self) -> Result<Exit, Failure> {
+    pub(super) async fn run(self, output: Format) -> Result<Exit, Failure> {
         let chosen = chosen(&self.numbers, self.all)?;
         let retried = Outbox::open(self.database.existing()?).await?.retry(&chosen).await?;
-        match self.output {
+        match output {
             Format::Json => print_json(&json!({ "retried": retried }))?,
             Format::Table => print(&format!("{retried} jobs will be published again.\n"))?,
         }
@@ -100,14 +92,10 @@ pub(super) struct Prune {
     /// Confirm the deletion
     #[arg(long)]
     yes: bool,
-
-    /// Output format
-    #[arg(long, value_enum, default_value = "table")]
-    output: Format,
 }
 
 impl Prune {
-    pub(super) async fn run(self) -> Result<Exit, Failure> {
+    pub(super) async fn run(self, output: Format) -> Result<Exit, Failure> {
         let chosen = if self.set_aside { Some(chosen(&self.numbers, self.all)?) } else { None };
         let outbox = Outbox::open(self.database.existing()?).await?;
         if !self.yes {
@@ -118,7 +106,7 @@ impl Prune {
             None => outbox.prune(self.older_than).await,
         };
         let pruned = pruned?;
-        match self.output {
+        match output {
             Format::Json => print_json(&json!({ "pruned": pruned }))?,
             Format::Table => print(&format!("{pruned} jobs deleted.\n"))?,
         }

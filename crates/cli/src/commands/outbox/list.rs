@@ -22,19 +22,15 @@ pub(super) struct Status {
     /// Show jobs after this number
     #[arg(long, default_value = "0", value_name = "NUMBER")]
     after: i64,
-
-    /// Output format
-    #[arg(long, value_enum, default_value = "table")]
-    output: Format,
 }
 
 impl Status {
-    pub(super) async fn run(self) -> Result<Exit, Failure> {
+    pub(super) async fn run(self, output: Format) -> Result<Exit, Failure> {
         let outbox = Outbox::open(self.database.existing()?).await?;
         let status = outbox.status().await?;
         let aside = outbox.set_aside(self.after, self.limit).await?;
         let age = status.oldest_at.map(|at| at.elapsed().unwrap_or_default().as_secs_f64());
-        match self.output {
+        match output {
             Format::Json => print_json(&json!({
                 "pending": status.pending,
                 "leased": status.leased,

@@ -7,7 +7,7 @@ use clap::Args;
 use leveret::{Broker, Config, telemetry::Telemetry};
 use leveret_sql::{Outbox, Relay};
 
-use super::super::shared::{DatabaseArguments, StoreArguments, hidden_if_of_workers};
+use super::super::shared::{DatabaseArguments, hidden_if_of_workers, open_store};
 use crate::output::{Exit, Failure, print};
 
 /// Publishes jobs that are committed to the outbox, until SIGTERM or SIGINT
@@ -61,8 +61,8 @@ impl RelayCommand {
         let health = broker.serve_health().map_err(|error| Failure::Other(error.into()))?;
         print(&format!("http://{}/metrics\n", health.address()))?;
         let mut relay = Relay::new(&outbox, &broker).lease(self.lease).tries(self.tries, Duration::from_secs(1));
-        if let Some(url) = self.unique_in {
-            relay = relay.unique_in(Arc::new(StoreArguments { url }.open().await?));
+        if let Some(address) = self.unique_in {
+            relay = relay.unique_in(Arc::new(open_store(&address, "--unique-in").await?));
         }
         if let Some(keep) = self.keep {
             relay = relay.keep(keep);

@@ -64,8 +64,8 @@ pub(crate) struct Arguments {
     lasts: Duration,
 
     /// Numbers of workers to simulate, such as `1,2,4,8`
-    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "NUMBER")]
-    pub(super) workers: Vec<u32>,
+    #[arg(long, value_parser = leveret::comma_list(workers), value_name = "NUMBER")]
+    workers: Vec<Box<[u32]>>,
 
     /// Concurrent attempts per worker (`Queue::concurrency`)
     #[arg(long, default_value = "16", value_parser = clap::value_parser!(u32).range(1..=2000), value_name = "NUMBER")]
@@ -128,9 +128,14 @@ Examples:
   leveret simulate --rate 20 --p50 2s --p95 9s --concurrency 8 --peak 100 --autoscale 8..60 --for 2h";
 
 impl Arguments {
+    /// The numbers of workers to simulate.
+    pub(super) fn workers(&self) -> impl Iterator<Item = u32> + '_ {
+        self.workers.iter().flatten().copied()
+    }
+
     /// True if the command searches the smallest sufficient number of workers.
     pub(super) fn is_search(&self) -> bool {
-        self.workers.is_empty() && self.autoscale.is_none()
+        self.workers().next().is_none() && self.autoscale.is_none()
     }
 
     /// The error in `--p50` and `--p95`, if there is one.
@@ -188,6 +193,11 @@ impl Arguments {
     }
 }
 
+fn workers(text: &str) -> Result<u32, String> {
+    let workers: Option<u32> = text.parse().ok();
+    workers.filter(|workers| (1..=100_000).contains(workers)).ok_or_else(|| "expected 1 to 100000 workers".to_owned())
+}
+
 fn rate(text: &str) -> Result<f64, String> {
     let (number, per) = text.split_once('/').unwrap_or((text, "s"));
     let seconds = match per {
@@ -220,7 +230,7 @@ mod tests {
     #[test]
     fn rates_shares_and_ranges_have_units_and_invalid_ones_are_refused() {
         assert_eq!((rate("200"), rate("3000/m"), rate("7200/h")), (Ok(200.0), Ok(50.0), Ok(2.0)));
-        assert_eq!((share("2%"), range("2..20")), (Ok(0.02), Ok(2..=20)));
+        assert_eq!((share("2%"), range("2..20"), workers("100000")), (Ok(0.02), Ok(2..=20), Ok(100_000)));
         for bad in ["200/d", "x", "-1", "0", "inf"] {
             rate(bad).unwrap_err();
         }
@@ -229,6 +239,9 @@ mod tests {
         }
         for bad in ["2", "0..3", "5..4"] {
             range(bad).unwrap_err();
+        }
+        for bad in ["0", "100001", "-1", "x"] {
+            workers(bad).unwrap_err();
         }
     }
 }

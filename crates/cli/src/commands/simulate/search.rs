@@ -59,10 +59,10 @@ pub(super) fn rows(arguments: &Arguments, show: impl Fn(u32)) -> SearchResult {
         for around in fewest.into_iter().flat_map(|fewest| [fewest.saturating_sub(1).max(1), fewest + 1, fewest * 2]) {
             search.at(around);
         }
-    } else if arguments.workers.is_empty() {
+    } else if arguments.workers().next().is_none() {
         search.at(search.least());
     } else {
-        arguments.workers.iter().for_each(|workers| _ = search.at(*workers));
+        arguments.workers().for_each(|workers| _ = search.at(workers));
     }
     let queues = (search.attempts_per_second / (LEADER_LIMIT * search.system.queue_rate)).ceil().max(1.0) as u32;
     SearchResult {

@@ -7,7 +7,7 @@ use leveret_serve::workflows::{
     drawing::{self, DrawnStep},
 };
 
-use crate::output::{Failure, one_line, print, print_document, print_json, table};
+use crate::output::{Failure, Format, one_line, print, print_document, print_json, table};
 
 /// The format of a workflow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -20,6 +20,15 @@ pub(super) enum ShowFormat {
     Svg,
     /// A flowchart for Mermaid
     Mermaid,
+}
+
+impl From<Format> for ShowFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Table => Self::Table,
+            Format::Json => Self::Json,
+        }
+    }
 }
 
 pub(super) fn print_workflow(workflow: &WorkflowView, format: ShowFormat) -> Result<(), Failure> {
