@@ -1,7 +1,14 @@
 //! The probe, which tools use to inspect a broker.
 
-use leveret::{Config, probe::Probe};
-use leveret_harness::{Node, NodeOptions, Permissions, eventually_eq, lapin::BasicProperties, shared_node, unique};
+use leveret::{
+    Config,
+    probe::{Probe, Refusal},
+};
+use leveret_harness::{
+    Node, NodeOptions, Permissions, eventually_eq,
+    lapin::{BasicProperties, options::QueueDeclareOptions, types::FieldTable},
+    shared_node, unique,
+};
 
 use crate::support::{LONG, Place, broker};
 
@@ -39,6 +46,20 @@ async fn dead_letters_are_visited_oldest_first_up_to_the_limit_and_requeued() {
         assert_eq!(seen, expected);
         eventually_eq("they are requeued", LONG, Some(3), depth).await;
     }
+    probe.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_of_another_connection_is_locked_and_the_probe_goes_on() {
+    let vhost = shared_node().await.vhost().await;
+    let place = Place::at(&vhost.url(), "locked");
+    let raw = place.raw().await;
+    let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    raw.channel().queue_declare("own".into(), exclusive, FieldTable::default()).await.unwrap();
+    let mut probe = Probe::connect(&place.url, &Config::default()).await.unwrap();
+    let refusal = probe.depth("own").await.unwrap_err();
+    assert!(matches!(&refusal, Refusal::Locked(words) if words.contains("own")), "{refusal}");
+    assert_eq!(probe.depth("none").await, Err(Refusal::Missing));
     probe.close().await;
 }
 

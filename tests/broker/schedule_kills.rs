@@ -21,7 +21,12 @@ const KILLING: Duration = Duration::from_secs(25);
 const KILLS: u32 = 20;
 
 async fn of(stage: &Stage) -> BTreeMap<String, Token> {
-    let all = tokens(&stage.broker).await.unwrap_or_default().into_iter();
+    // A busy broker may not answer in time.
+    let all = loop {
+        if let Ok(all) = tokens(&stage.broker).await {
+            break all.into_iter();
+        }
+    };
     all.filter(|token| token.schedule.starts_with(&stage.name)).map(|token| (token.schedule.clone(), token)).collect()
 }
 
@@ -49,8 +54,8 @@ async fn leaders_killed_at_random_lose_no_time_and_a_doubled_one_has_the_same_id
     while began.elapsed() < KILLING || kills < KILLS {
         sleep(Duration::from_millis(random.u64(50..800))).await;
         let tokens = of(&stage).await;
-        let token = &tokens[&names[random.usize(..SCHEDULES)]];
-        let Some(victim) = leader(&workers, token) else { continue };
+        let token = tokens.get(&names[random.usize(..SCHEDULES)]);
+        let Some(victim) = token.and_then(|token| leader(&workers, token)) else { continue };
         workers[victim].sigkill();
         kills += 1;
         workers[victim] = stage.process(&arguments);

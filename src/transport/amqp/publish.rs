@@ -296,6 +296,10 @@ impl Task {
         }
     }
 
+    fn admit(&mut self, request: &PublishRequest) -> SendDecision {
+        self.refused.admit((&request.exchange, &request.key), request.message.body.len(), Instant::now)
+    }
+
     /// Returns a waiting request, if the window has a slot for it. It is sent together with the one before it, because
     /// awaiting each costs more than sending it.
     fn waiting<F: Future<Output = Resolved>>(&mut self, in_flight: &InFlight<F>) -> Option<PublishRequest> {
@@ -350,11 +354,7 @@ impl Task {
                 Wakeup::Request(mut next) => {
                     ended |= next.is_none();
                     while let Some(request) = next {
-                        match self.refused.admit(
-                            (&request.exchange, &request.key),
-                            request.message.body.len(),
-                            Instant::now,
-                        ) {
+                        match self.admit(&request) {
                             SendDecision::Send => send(&mut in_flight, request, |request| publish(channel, request)),
                             SendDecision::SendAlone => self.alone.push(publish_alone(Arc::clone(up), request).boxed()),
                             SendDecision::Refuse(text) => request.answer(SendError::Refused(text)),

@@ -2,7 +2,7 @@
 
 mod show;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
@@ -259,7 +259,15 @@ async fn list(arguments: List, output: Format) -> Result<Exit, Failure> {
 
 async fn wait(arguments: Wait, output: Format) -> Result<Exit, Failure> {
     let Wait { id, timeout, common } = arguments;
-    let workflow = common.services().await?.wait_for_workflow(&id, timeout).await.map_err(failure)?;
+    let (services, deadline) = (common.services().await?, Instant::now() + timeout);
+    let workflow = loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match services.wait_for_workflow(&id, left).await {
+            // It may still be in the broker. Each call waits a moment for it.
+            Err(Error::NotFound { .. }) if !left.is_zero() => {}
+            waited => break waited.map_err(failure)?,
+        }
+    };
     show::print_workflow(&workflow, output.into())?;
     Ok(match workflow.status {
         WorkflowStatus::Completed => Exit::Success,

@@ -150,7 +150,13 @@ async fn ignore(_: RawEvent, _: Context<()>) -> JobResult {
 async fn prepare(post: &Post) {
     let subscription = |name: &str| Subscription::new(name).pattern("order.*");
     let worker = Worker::new(()).subscribe(subscription("a1"), ignore).subscribe(subscription("a2"), ignore);
-    start(worker, &post.broker()).await.unwrap().stop().await.unwrap();
+    let running = start(worker, &post.broker()).await.unwrap();
+    eventually("the subscriptions are announced", LONG, async || {
+        let list = post.run(&["events", "list", "--output", "json"]).await.ends(0).json();
+        list.as_array().unwrap().len() == 2
+    })
+    .await;
+    running.stop().await.unwrap();
     post.kill((0..4).map(|number| format!("no mailbox {number}"))).await;
     for number in 1..=2 {
         let (given_up, delayed) = (format!("t{number}"), format!("d{number}"));

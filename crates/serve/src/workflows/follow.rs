@@ -24,8 +24,8 @@ pub struct FollowingWorkflow {
 
 /// The longest time without a look at the steps. A worker that starts one changes no row of the workflow.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// The time in which the definition of a followed workflow arrives from the broker.
-const ARRIVES_WITHIN: Duration = Duration::from_secs(5);
+/// The time in which the definition of an awaited workflow arrives from the broker, if the server is not behind.
+const ARRIVES_WITHIN: Duration = Duration::from_millis(250);
 
 impl WorkflowView {
     /// A version of the workflow's state: it changes with the state, and is the same for all servers on one store.
@@ -38,7 +38,7 @@ impl WorkflowView {
 
 impl Services {
     /// Waits until a workflow ends, but not longer than `within`, and returns its state then. An unknown workflow may
-    /// still be in the broker, so it is waited for too.
+    /// still be in the broker, so it is waited for too, but only for a moment.
     ///
     /// # Errors
     ///
@@ -47,6 +47,8 @@ impl Services {
         let deadline = Instant::now() + within;
         // Registered before the first query, so that no change is missed between them.
         let waiter = self.waiters.watch(&waiter_key(id)).ok_or(Error::TooManyWait)?;
+        self.wait_until(id, &waiter, deadline.min(Instant::now() + ARRIVES_WITHIN), |_| true).await?;
+        self.known_workflow(id).await?;
         let has_ended = |workflow: &StoredWorkflow| workflow.status().is_end();
         self.wait_until(id, &waiter, deadline, has_ended).await?;
         self.workflow(id).await
@@ -70,7 +72,7 @@ impl Services {
 
     /// Follows a workflow: yields its state after each change. A client that followed before gives the last
     /// [version](WorkflowView::version) that it has, and does not receive it again. An unknown workflow is waited for
-    /// some seconds.
+    /// as by [`wait_for_workflow`](Self::wait_for_workflow).
     ///
     /// # Errors
     ///

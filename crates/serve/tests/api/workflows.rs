@@ -243,7 +243,9 @@ async fn a_failed_workflow_compensates_and_a_retry_before_that_lets_it_go_on() {
     assert_eq!(site.post(&format!("/api/workflows/{id}/retry?step=a"), &json!({})).await.0, 202);
     reaches(&site, &id, "Completed").await;
     let (_, audit) = site.get("/api/audit").await;
-    assert_eq!(audit["entries"][0]["action"], "workflow_retry");
+    // The purge of the letter of its former life is an entry too.
+    let is_retry = |entry: &Value| entry["action"] == "workflow_retry";
+    assert!(audit["entries"].as_array().unwrap().iter().any(is_retry), "{audit}");
     worker.stop().await;
     site.stop().await;
 }

@@ -104,11 +104,12 @@ mod tests {
         Seen { topics: text(topics), holder: text(holder) }
     }
 
+    /// The topics and the holder in the row, and whether the process may take the lease; `None` for an error.
+    type Case = (&'static str, &'static str, Option<bool>);
+
     #[test]
     fn a_process_waits_for_an_old_version_or_a_later_one_and_another_program_is_an_error() {
-        // The topics of a process, and what it finds one after the other: the topics in the row, the holder, and
-        // whether it may take the lease, or None for an error.
-        let processes: [(&str, &[(&str, &str, Option<bool>)]); 7] = [
+        let processes: [(&str, &[Case]); 7] = [
             ("a", &[("", "", Some(true)), ("a", "one:1", Some(true)), ("a", "", Some(true))]),
             ("a, b", &[("a", "one:1", Some(false)), ("a", "", Some(true))]),
             ("a", &[("a, b", "one:1", None)]),
@@ -148,7 +149,7 @@ mod tests {
 
     #[test]
     fn the_text_of_topics_does_not_depend_on_the_order_of_handlers() {
-        let text = |topics: [&str; 2]| super::text(&topics.map(str::to_owned));
+        let text = |topics: [&str; 2]| text(&topics.map(str::to_owned));
         assert_eq!(text(["order.placed", "order.#"]), "order.#, order.placed");
         assert_eq!(text(["order.#", "order.placed"]), "order.#, order.placed");
     }

@@ -83,6 +83,9 @@ pub enum Refusal {
     /// values.
     #[error("other arguments: {0}")]
     Mismatch(String),
+    /// The queue is exclusive, and belongs to another connection; holds the broker's text.
+    #[error("of another connection: {0}")]
+    Locked(String),
     /// Any other failure: the connection was lost, the queue has no leader.
     #[error("no answer: {0}")]
     Failed(String),
@@ -122,6 +125,7 @@ pub(super) fn refusal(error: &lapin::Error) -> Refusal {
         AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Refusal::Missing,
         AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Refusal::Denied(words),
         AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) if is_mismatch(&words) => Refusal::Mismatch(words),
+        AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => Refusal::Locked(words),
         AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => Refusal::Failed(words),
     }
 }

@@ -1,8 +1,11 @@
 //! The log of events: `leveret events log` and `tail`.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    borrow::Cow,
+    time::{Duration, UNIX_EPOCH},
+};
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use leveret::{
     Broker, Config,
     event_log::{self, EventLog, LoggedEvent, Start},
@@ -11,11 +14,15 @@ use leveret::{
     topology::Topology,
 };
 use leveret_store::time::to_rfc3339;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tokio::time::timeout;
 
-use super::super::shared::{broker, moment, reach};
-use crate::output::{Exit, Failure, Format, print};
+use super::{
+    super::shared::{broker, moment, reach},
+    subscriptions::depth,
+};
+use crate::output::{Exit, Failure, Format, closed, one_line, print, print_document};
 
 /// Longest line of an event, in bytes.
 const LONGEST: usize = 8 * 1024;
@@ -23,7 +30,8 @@ const LONGEST: usize = 8 * 1024;
 pub(super) const QUIET: Duration = Duration::from_secs(1);
 
 /// The place to start, as it was given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Place {
     First,
     Next,
@@ -80,11 +88,24 @@ pub(super) async fn declare(config: &Config) -> Result<Exit, Failure> {
 pub(super) async fn tail(config: &Config, from: Place, shown: &Shown) -> Result<Exit, Failure> {
     check(shown.topic.as_deref())?;
     let broker = with_log(config).await?;
-    let newest = newest(&broker).await?;
+    let (log, newest) = opened(&broker, from, shown.no_follow).await?;
     if shown.no_follow && newest.is_none() {
         return Ok(Exit::Success);
     }
-    let mut log = open(&broker, from.start()).await?;
+    tokio::select! {
+        ended = follow(log, newest, from, shown) => ended,
+        () = closed() => Ok(Exit::Success),
+    }
+}
+
+/// Opens the log, and then asks for its newest event if that is the end. No event between the two is missed.
+async fn opened(broker: &Broker, from: Place, no_follow: bool) -> Result<(EventLog, Option<u64>), Failure> {
+    let log = open(broker, from.start()).await?;
+    let newest = if no_follow { newest(broker).await? } else { None };
+    Ok((log, newest))
+}
+
+async fn follow(mut log: EventLog, newest: Option<u64>, from: Place, shown: &Shown) -> Result<Exit, Failure> {
     loop {
         let event = match timeout(QUIET, log.next()).await {
             Ok(event) => event.map_err(|error| Failure::Other(error.into()))?,
@@ -94,33 +115,72 @@ pub(super) async fn tail(config: &Config, from: Place, shown: &Shown) -> Result<
         if from.includes(&event) && shown.topic.as_deref().is_none_or(|topic| event.matches(topic)) {
             show(&event, shown)?;
         }
-        if shown.no_follow && newest.is_some_and(|newest| event.offset() >= newest) {
+        if newest.is_some_and(|newest| event.offset() >= newest) {
             return Ok(Exit::Success);
         }
     }
 }
 
 fn show(event: &LoggedEvent, shown: &Shown) -> Result<(), Failure> {
-    let at = event.emitted_at().map(unix_ms).map(to_rfc3339).unwrap_or_default();
-    let payload = || String::from_utf8_lossy(event.message().payload()).into_owned();
+    let line = EventLine {
+        offset: event.offset(),
+        at: event.emitted_at().map(unix_ms).map(to_rfc3339).unwrap_or_default(),
+        topic: event.topic(),
+        id: event.id(),
+        payload: shown.payloads.then(|| Payload::new(event.message().payload())),
+    };
     match shown.output {
-        Format::Json => {
-            let mut line = json!({ "offset": event.offset(), "at": at, "topic": event.topic(), "id": event.id() });
-            if shown.payloads {
-                line["payload"] = serde_json::from_slice(event.message().payload()).unwrap_or(Value::String(payload()));
-            }
-            print(&format!("{line}\n"))?;
-        }
-        Format::Table => {
-            let (offset, topic, id) = (event.offset(), event.topic(), event.id().unwrap_or("-"));
-            let payload = if shown.payloads { format!("  {}", payload()) } else { String::new() };
-            print(&format!(
-                "{}\n",
-                crate::output::one_line(&format!("{offset}  {at}  {topic}  {id}{payload}"), LONGEST)
-            ))?;
-        }
+        Format::Json => print_document(&line.json()?)?,
+        Format::Table => print(&line.text())?,
     }
     Ok(())
+}
+
+/// An event as it is shown.
+#[derive(Serialize)]
+struct EventLine<'a> {
+    offset: u64,
+    at: String,
+    topic: &'a str,
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<Payload<'a>>,
+}
+
+/// A payload: JSON byte for byte, because decoding changes numbers and loses repeated keys, or else text.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Payload<'a> {
+    Json(&'a RawValue),
+    Text(Cow<'a, str>),
+}
+
+impl<'a> Payload<'a> {
+    fn new(payload: &'a [u8]) -> Self {
+        serde_json::from_slice(payload).map_or_else(|_| Self::Text(String::from_utf8_lossy(payload)), Self::Json)
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Self::Json(json) => json.get(),
+            Self::Text(text) => text,
+        }
+    }
+}
+
+impl EventLine<'_> {
+    fn json(&self) -> anyhow::Result<String> {
+        let json = serde_json::to_string(self).context("encoding an event as JSON")?;
+        // Line ends are only in a payload, between its values.
+        Ok(json.replace(['\n', '\r'], " ") + "\n")
+    }
+
+    fn text(&self) -> String {
+        let Self { offset, at, topic, id, payload } = self;
+        let (id, payload) = (id.unwrap_or("-"), payload.as_ref().map(|payload| format!("  {}", payload.text())));
+        let line = format!("{offset}  {at}  {topic}  {id}{}", payload.unwrap_or_default());
+        one_line(&line, LONGEST) + "\n"
+    }
 }
 
 pub(super) fn check(topic: Option<&str>) -> Result<(), Failure> {
@@ -132,7 +192,7 @@ pub(super) fn check(topic: Option<&str>) -> Result<(), Failure> {
 pub(super) async fn with_log(config: &Config) -> Result<Broker, Failure> {
     let mut probe = reach(config).await?;
     let log = Topology::new(&config.namespace).event_log();
-    if super::depth(&mut probe, &log).await?.is_none() {
+    if depth(&mut probe, &log).await?.is_none() {
         let hint = "make it with `leveret events log`; it has the events from then on";
         return Err(Failure::NotFound(anyhow!("there is no log of events: {hint}")));
     }
@@ -146,4 +206,51 @@ pub(super) async fn newest(broker: &Broker) -> Result<Option<u64>, Failure> {
 
 pub(super) async fn open(broker: &Broker, start: Start) -> Result<EventLog, Failure> {
     EventLog::open(broker, start).await.map_err(|error| Failure::Other(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(payload: &[u8]) -> EventLine<'_> {
+        let at = "2026-11-21T15:00:00.000Z".to_owned();
+        EventLine { offset: 7, at, topic: "order.\u{200d}", id: None, payload: Some(Payload::new(payload)) }
+    }
+
+    #[test]
+    fn an_event_is_one_line_of_json_with_the_payload_that_was_published() {
+        let same = r#"{"n":123456789012345678901234567890,"x":0.10000000000000000555,"a":1,"a":[2, 1e400]}"#;
+        for (payload, expected) in [
+            (same.as_bytes(), same),
+            ("{\n  \"a\": \"\u{200d}\"\r\n}".as_bytes(), r#"{   "a": "\u200d"  }"#),
+            (br#" "\ud800" "#, r#""\ud800""#),
+            (b"{} {}", r#""{} {}""#),
+            (b"a\n\xff", "\"a\\n\u{fffd}\""),
+            (b"", r#""""#),
+        ] {
+            let json = line(payload).json().unwrap();
+            let printed = leveret::text::json(&json);
+            let start = r#"{"offset":7,"at":"2026-11-21T15:00:00.000Z","topic":"order.\u200d","id":null,"payload":"#;
+            assert_eq!(printed, format!("{start}{expected}}}\n"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tail_that_follows_reads_each_event_from_its_start_on() {
+        let broker = Broker::memory();
+        event_log::declare(&broker).await.unwrap();
+        let emit = async { broker.publisher().emit_raw("order.placed", "{}").await.unwrap() };
+        let (opened, _) = tokio::join!(opened(&broker, Place::Next, false), emit);
+        let (mut log, newest) = opened.unwrap();
+        let event = timeout(QUIET, log.next()).await.expect("the log is open before the event is emitted").unwrap();
+        assert_eq!((event.topic(), newest), ("order.placed", None));
+    }
+
+    #[test]
+    fn an_event_is_one_line_of_text_however_long_it_is() {
+        let text = line(b"{\n\"a\": \"\x1b[31m\"}").text();
+        assert_eq!(text, "7  2026-11-21T15:00:00.000Z  order.\\u{200d}  -  { \"a\": \"\\u{1b}[31m\"}\n");
+        let long = line(&[b'x'; 2 * LONGEST]).text();
+        assert!(long.len() < 2 * LONGEST && long.ends_with("x…\n"), "{long}");
+    }
 }

@@ -1,7 +1,8 @@
 //! The file that keeps how far a replay is.
 //!
-//! Each event has a line before its publish and another after its confirm. So a replay that was killed goes on without the
-//! events that were confirmed, and can name those whose confirm it had not seen.
+//! Its first line has the options of the replay, its start and its end, so that a later run publishes the same events.
+//! Each event has a line before its publish and another after its confirm. So a replay that was killed goes on without
+//! the events that were confirmed, and can name those whose confirm it had not seen.
 
 use std::{
     collections::BTreeMap,
@@ -11,19 +12,43 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
-use leveret::JobId;
+use leveret::{JobId, event_log::LoggedEvent};
+use serde::{Deserialize, Serialize};
 
+use super::log::Place;
 use crate::output::Failure;
 
 /// Size at which the file is written anew, without the lines that do not count any more.
 const LONGEST: u64 = 1024 * 1024;
 
+/// The options that decide which events a replay publishes, and under which ids. All its runs have the same.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Options {
+    pub(super) vhost: String,
+    pub(super) namespace: String,
+    pub(super) to: String,
+    /// As it was given: a duration before now means another place in a later run.
+    pub(super) from: String,
+    pub(super) topic: Option<String>,
+    pub(super) again: bool,
+}
+
+/// The first line of the file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Plan {
+    /// The start of the ids of copies whose events have none to keep. The same for all runs of one replay.
+    id: String,
+    options: Options,
+    /// The place that `--from` meant in the first run.
+    start: Place,
+    /// The newest event when the first run began.
+    end: u64,
+}
+
 /// The progress of a replay.
 #[derive(Debug)]
 pub(super) struct Position {
-    /// The start of the ids of copies whose events have none to keep. The same for all runs of one replay.
-    replay: String,
-    about: String,
+    plan: Plan,
     /// The first event that is not done. Unknown before the first event is read.
     next: Option<u64>,
     /// Events from there on that were sent, and whether each is confirmed.
@@ -33,67 +58,114 @@ pub(super) struct Position {
 
 /// The open file, which is locked against other replays.
 #[derive(Debug)]
-struct Journal {
+pub(super) struct Journal {
     path: PathBuf,
     file: File,
     size: u64,
 }
 
-impl Position {
-    /// A position that is forgotten at the end.
-    pub(super) fn unkept(to: &str, topic: Option<&str>) -> Self {
-        let about = format!("to {to} of {}", topic.unwrap_or("#"));
-        Self { replay: JobId::mint().to_string(), about, next: None, sent: BTreeMap::new(), journal: None }
+impl Options {
+    fn shown(&self) -> [String; 6] {
+        [
+            format!("vhost {}", self.vhost),
+            format!("--namespace {}", self.namespace),
+            format!("--to {}", self.to),
+            format!("--from {}", self.from),
+            self.topic.as_ref().map_or_else(|| "no --topic".to_owned(), |topic| format!("--topic {topic}")),
+            if self.again { "--again" } else { "no --again" }.to_owned(),
+        ]
     }
 
-    /// Reads the position of an earlier run from the file, if it exists.
-    pub(super) fn read(path: &Path, to: &str, topic: Option<&str>) -> Result<Self, Failure> {
-        let mut position = Self::unkept(to, topic);
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(position),
-            Err(error) => return Err(Failure::Usage(anyhow!("{}: {error}", path.display()))),
-        };
-        if !text.is_empty() {
-            let of = path.display();
-            position.load(&text).map_err(|reason| Failure::Usage(anyhow!("{of} {reason}: name another file")))?;
-        }
-        Ok(position)
+    /// The options of this replay that another one does not have, and those that it has instead.
+    fn difference(&self, other: &Self) -> Option<(String, String)> {
+        let pairs = self.shown().into_iter().zip(other.shown());
+        let (own, others): (Vec<_>, Vec<_>) = pairs.filter(|(own, other)| own != other).unzip();
+        (!own.is_empty()).then(|| (own.join(", "), others.join(", ")))
     }
+}
 
-    /// The same, and keeps the position in the file from now on.
-    pub(super) fn keep(path: &Path, to: &str, topic: Option<&str>) -> Result<Self, Failure> {
+impl Journal {
+    /// Opens the file, which is created if it does not exist, and locks it.
+    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
         let opened = File::options().create(true).append(true).open(path);
         let file = opened.map_err(|error| Failure::Usage(anyhow!("{}: {error}", path.display())))?;
         lock(&file, path)?;
-        let mut position = Self::read(path, to, topic)?;
-        position.journal = Some(Journal { path: path.to_owned(), file, size: 0 });
-        position.write_anew()?;
-        Ok(position)
+        Ok(Self { path: path.to_owned(), file, size: 0 })
+    }
+}
+
+impl Position {
+    /// The position of a replay that begins. It is forgotten at the end.
+    pub(super) fn new(options: Options, start: Place, end: u64) -> Self {
+        let plan = Plan { id: JobId::mint().to_string(), options, start, end };
+        Self { plan, next: None, sent: BTreeMap::new(), journal: None }
+    }
+
+    /// Reads the position of an earlier run with these options from the file, if it has one.
+    pub(super) fn read(path: &Path, options: &Options) -> Result<Option<Self>, Failure> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Failure::Usage(anyhow!("{}: {error}", path.display()))),
+        };
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let of = path.display();
+        let wrong = |reason: String| Failure::Usage(anyhow!("{of} {reason}: name another --position file"));
+        Self::parse(&text, options).map(Some).map_err(wrong)
+    }
+
+    /// The same, and keeps the position in the file from now on.
+    pub(super) fn keep(mut self, journal: Journal) -> Result<Self, Failure> {
+        self.journal = Some(journal);
+        self.write_anew()?;
+        Ok(self)
     }
 
     /// Reads the lines of a file. A kill may have cut off the last one.
-    fn load(&mut self, text: &str) -> Result<(), String> {
+    fn parse(text: &str, options: &Options) -> Result<Self, String> {
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         let mut lines = whole.lines();
-        let about = lines.next().and_then(|line| line.strip_prefix("replay ")).and_then(|line| line.split_once(' '));
-        let (replay, about) = about.ok_or("is no position of a replay")?;
-        if about != self.about {
-            return Err(format!("has the position of a replay {about}, and this one is {}", self.about));
+        let plan = lines.next().and_then(|line| line.strip_prefix("replay "));
+        let plan: Option<Plan> = plan.and_then(|plan| serde_json::from_str(plan).ok());
+        let plan = plan.ok_or("is no position of a replay")?;
+        if let Some((stored, given)) = plan.options.difference(options) {
+            return Err(format!("has the position of a replay with {stored}, and this one has {given}"));
         }
-        replay.clone_into(&mut self.replay);
+        let mut position = Self { plan, next: None, sent: BTreeMap::new(), journal: None };
         for line in lines {
             let (word, number) = line.split_once(' ').unwrap_or_default();
             let number: u64 = number.parse().map_err(|_| format!("has the line {line:?}"))?;
             match word {
-                "next" => self.next = Some(number),
-                "sent" => drop(self.sent.entry(number).or_insert(false)),
-                "confirmed" => drop(self.sent.insert(number, true)),
+                "next" => position.next = Some(number),
+                "sent" => drop(position.sent.entry(number).or_insert(false)),
+                "confirmed" => drop(position.sent.insert(number, true)),
                 _ => return Err(format!("has the line {line:?}")),
             }
         }
-        self.forget();
-        Ok(())
+        position.forget();
+        Ok(position)
+    }
+
+    /// The place to read on from.
+    pub(super) fn place(&self) -> Place {
+        self.next.map_or(self.plan.start, Place::Offset)
+    }
+
+    /// The last event of the replay.
+    pub(super) fn end(&self) -> u64 {
+        self.plan.end
+    }
+
+    /// True if no event is left.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.place(), Place::Offset(offset) if offset > self.plan.end)
+    }
+
+    /// True if the event is not before the start of the replay.
+    pub(super) fn includes(&self, event: &LoggedEvent) -> bool {
+        self.plan.start.includes(event)
     }
 
     /// The first event that is not done, if an earlier run has read any.
@@ -112,7 +184,7 @@ impl Position {
 
     /// The id of the copy of an event that has none to keep: the same if it is sent again after an interruption.
     pub(super) fn id(&self, offset: u64) -> String {
-        format!("{}-{offset}", self.replay)
+        format!("{}-{offset}", self.plan.id)
     }
 
     /// Records that an event will be sent.
@@ -151,12 +223,13 @@ impl Position {
     /// Replaces the file with one that has only the lines that count.
     fn write_anew(&mut self) -> Result<(), Failure> {
         let Some(journal) = &mut self.journal else { return Ok(()) };
-        let mut text = format!("replay {} {}\n", self.replay, self.about);
+        let plan = serde_json::to_string(&self.plan).context("encoding the position of the replay")?;
+        let mut text = format!("replay {plan}\n");
         text.extend(self.next.map(|next| format!("next {next}\n")));
         for (offset, confirmed) in &self.sent {
             text.push_str(&format!("{} {offset}\n", if *confirmed { "confirmed" } else { "sent" }));
         }
-        let (path, new) = (journal.path.as_path(), journal.path.with_extension("new"));
+        let (path, new) = (journal.path.as_path(), beside(&journal.path));
         let written = || {
             let mut file = File::create(&new)?;
             file.write_all(text.as_bytes())?;
@@ -169,6 +242,13 @@ impl Position {
         journal.size = text.len() as u64;
         Ok(())
     }
+}
+
+/// The file that takes the place of another one.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".leveret-new");
+    name.into()
 }
 
 /// The lock ends with the process.
@@ -186,8 +266,20 @@ fn lock(file: &File, path: &Path) -> Result<(), Failure> {
 mod tests {
     use super::*;
 
+    fn options() -> Options {
+        let [vhost, namespace, to, from] = ["/", "leveret.v1", "audit", "1h"].map(str::to_owned);
+        Options { vhost, namespace, to, from, topic: Some("order.*".to_owned()), again: false }
+    }
+
+    /// The position of a run that would publish the events from `start` to `end` if it were the first.
+    fn keep_from(path: &Path, start: Place, end: u64) -> Position {
+        let journal = Journal::open(path).unwrap();
+        let known = Position::read(path, &options()).unwrap();
+        known.unwrap_or_else(|| Position::new(options(), start, end)).keep(journal).unwrap()
+    }
+
     fn keep(path: &Path) -> Position {
-        Position::keep(path, "audit", Some("order.*")).unwrap()
+        keep_from(path, Place::First, u64::MAX)
     }
 
     #[test]
@@ -213,6 +305,25 @@ mod tests {
     }
 
     #[test]
+    fn a_later_run_has_the_start_and_the_end_of_the_first_and_is_done_after_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("position");
+        let places = |position: &Position| (position.plan.start, position.place(), position.end(), position.is_done());
+        let (start, later) = (Place::Time(7_000), Place::Time(8_000));
+        assert_eq!(places(&keep_from(&path, start, 9)), (start, start, 9, false));
+        let mut second = keep_from(&path, later, 12);
+        assert_eq!(places(&second), (start, start, 9, false));
+        second.reached(9, true).unwrap();
+        drop(second);
+        let mut third = keep_from(&path, later, 12);
+        assert_eq!(places(&third), (start, Place::Offset(9), 9, false));
+        third.reached(10, true).unwrap();
+        drop(third);
+        assert_eq!(places(&keep_from(&path, later, 12)), (start, Place::Offset(10), 9, true));
+        assert!(Position::new(options(), Place::Offset(10), 9).is_done(), "it starts after the newest event");
+    }
+
+    #[test]
     fn the_file_stays_small_and_keeps_what_counts() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("position");
@@ -230,16 +341,45 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_replay_or_of_one_that_runs_is_refused() {
+    fn a_file_of_another_replay_or_of_one_that_runs_is_refused_with_the_difference_and_the_way_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("position");
         let running = keep(&path);
-        let refused = |to, topic| Position::keep(&path, to, topic).unwrap_err().error().to_string();
-        assert!(refused("audit", Some("order.*")).contains("another replay"));
+        let locked = Journal::open(&path).unwrap_err().error().to_string();
+        assert!(locked.contains("another replay") && locked.contains("name another"), "{locked}");
         drop(running);
-        assert!(refused("mail", Some("order.*")).contains("to audit of order.*, and this one is to mail of order.*"));
-        assert!(refused("audit", None).contains("of order.*, and this one is to audit of #"));
-        std::fs::write(&path, "41\n").unwrap();
-        assert!(refused("audit", None).contains("is no position of a replay"));
+        let changed = |change: fn(&mut Options)| {
+            let mut options = options();
+            change(&mut options);
+            options
+        };
+        for (options, difference) in [
+            (changed(|it| it.vhost = "shop".to_owned()), "vhost /, and this one has vhost shop"),
+            (changed(|it| it.namespace = "ns".to_owned()), "--namespace leveret.v1, and this one has --namespace ns"),
+            (changed(|it| it.to = "mail".to_owned()), "--to audit, and this one has --to mail"),
+            (changed(|it| it.from = "2h".to_owned()), "--from 1h, and this one has --from 2h"),
+            (changed(|it| it.topic = None), "--topic order.*, and this one has no --topic"),
+            (changed(|it| it.again = true), "no --again, and this one has --again"),
+        ] {
+            let refused = Position::read(&path, &options).unwrap_err().error().to_string();
+            let expected = format!("replay with {difference}: name another --position file");
+            assert!(refused.ends_with(&expected), "{refused}");
+        }
+        for other in ["41\n", "replay 0190 to audit of order.*\n"] {
+            std::fs::write(&path, other).unwrap();
+            let refused = Position::read(&path, &options()).unwrap_err().error().to_string();
+            assert!(refused.ends_with("is no position of a replay: name another --position file"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_replaced_by_one_that_no_other_replay_uses() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        assert_ne!(beside(&path("replay.warehouse")), beside(&path("replay.mail")));
+        let mut position = keep(&path("replay.new"));
+        position.sending(3).unwrap();
+        drop(position);
+        assert_eq!(keep(&path("replay.new")).in_doubt(), [3]);
     }
 }

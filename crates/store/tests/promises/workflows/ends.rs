@@ -205,7 +205,11 @@ async fn a_page_of_results_and_errors_of_any_size_is_bounded_and_loses_no_job(da
     let (result, error) = (format!("\"{}\"", "x".repeat(60_000)), "é".repeat(50_000));
     let end = |n: u32| {
         let of = StepRef::member("w", "a", n);
-        if n % 20 == 0 { ends.done(&of, &result) } else { ends.end(&of, StepOutcome::failed("permanent", &error)) }
+        if n.is_multiple_of(20) {
+            ends.done(&of, &result)
+        } else {
+            ends.end(&of, StepOutcome::failed("permanent", &error))
+        }
     };
     for members in (0..600).collect::<Vec<u32>>().chunks(100) {
         apply(&store, members.iter().map(|n| end(*n)).collect()).await;
