@@ -215,8 +215,10 @@ impl Store {
         limit: u32,
     ) -> Result<Page<StoredWorkflowJob>> {
         // `bytes` counts more than this sum. So if the sum leaves rows out, the page ends before the last selected row.
-        let text = "SELECT * FROM leveret_workflow_jobs WHERE workflow = $1 AND step = $2 AND role = 0 AND member IN (
-                        SELECT member FROM (
+        // Both databases evaluate the inner query once, because it is one value and depends on no row.
+        let text = "SELECT * FROM leveret_workflow_jobs
+                    WHERE workflow = $1 AND step = $2 AND role = 0 AND member > $3 AND member <= (
+                        SELECT max(member) FROM (
                             SELECT member, sum(size) OVER (ORDER BY member) - size AS ahead,
                                    row_number() OVER (ORDER BY member) AS place
                             FROM (SELECT member,
