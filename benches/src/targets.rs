@@ -75,7 +75,7 @@ const TARGETS: &[Target] = &[
     figure(QUORUM_100, LEVERET, PeakRssMb, AtMost(16.0)),
     ratio(STUB, LEVERET, JobsPerSecond, AWAITED, AtLeast(12.0)).gates(0.4),
     ratio(STUB, LEVERET, WorkerCpuUs, COALESCED, AtMost(1.1)).gates(0.15),
-    ratio(INSTRUCTIONS, LEVERET, InstructionsPerJob, COALESCED, AtMost(1.1)).gates(0.25),
+    ratio(INSTRUCTIONS, LEVERET, InstructionsPerJob, COALESCED, AtMost(1.1)).gates(0.12),
     ratio(INSTRUCTIONS, USER_BUILD, InstructionsPerJob, LEVERET, AtMost(1.1)).gates(0.1),
     ratio(PUBLISH, publishing::PIPELINED, JobsPerSecond, publishing::ONE_BY_ONE, AtLeast(12.0)),
     ratio(PUBLISH, publishing::PIPELINED, JobsPerSecond, publishing::HAND_WRITTEN, AtLeast(0.95)),
