@@ -27,6 +27,10 @@ impl CheckpointSlot {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
     fn saved(&self) -> Option<Box<str>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

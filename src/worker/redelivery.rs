@@ -83,7 +83,8 @@ fn hash(value: &AMQPValue, hasher: &mut impl Hasher) {
 /// A job whose ack may be lost.
 #[derive(Debug)]
 enum Acked {
-    /// A small job. Its key is needed only if the channel is lost, and costs more than to keep the job.
+    /// A small job, without a result or a checkpoint. Its key is needed only if the channel is lost, and costs more than
+    /// to keep the job.
     Job(Arc<Incoming>),
     Key(JobKey),
 }
@@ -91,7 +92,8 @@ enum Acked {
 impl Acked {
     fn of(received: &Arc<Incoming>) -> Option<Self> {
         let message = &received.message;
-        if message.body.len() <= SMALL && message.is_plain() {
+        let holds_more = received.reply.is_some() || !received.checkpoint.is_empty();
+        if message.body.len() <= SMALL && message.is_plain() && !holds_more {
             return Some(Self::Job(Arc::clone(received)));
         }
         JobKey::of(received).map(Self::Key)

@@ -155,6 +155,20 @@ async fn time_in_which_nothing_could_be_taken_does_not_count() {
 }
 
 #[test]
+fn a_request_is_recognised_and_not_kept_because_it_holds_its_result() {
+    let mut message = Message::new("quote", &JobId::from("a"), b"{}".to_vec(), 0);
+    message.properties = std::mem::take(&mut message.properties).with_reply_to("leveret.v1.reply.a".into());
+    let request = Arc::new(Incoming::read(message.clone(), true, Now::at(0)));
+    request.keep_result(&"x".repeat(1_000_000));
+    let mut redeliveries = Redeliveries::new(10, SECOND);
+    redeliveries.acked(&request);
+    assert_eq!(Arc::strong_count(&request), 1);
+    redeliveries.channel_lost(0, std::iter::empty());
+    let again = Incoming::read(message, true, Now::at(0));
+    assert_eq!(redeliveries.recognise(&again), Some(Redelivered::Settled(Settlement::Ack)));
+}
+
+#[test]
 fn memory_of_settlements_is_bounded() {
     let mut redeliveries = Redeliveries::new(2, SECOND);
     for number in 0..REMEMBERED + 5 {

@@ -60,7 +60,7 @@ enum Command {
     List(List),
     /// Shows a workflow with its steps, also as a picture
     Show(Show),
-    /// Waits for the end of a workflow, then shows it; one that is still in the broker is waited for too
+    /// Waits for the end of a workflow, also of one that no server has read from the broker yet, then shows it
     Wait(Wait),
     /// Cancels waiting and running steps, then compensates the steps that have succeeded
     Cancel(SingleWorkflow),

@@ -130,7 +130,7 @@ impl RedactionRules {
         Some((redacted, text.len() - until))
     }
 
-    /// Returns whether a value is hidden. One that is nested too deeply to be searched is.
+    /// Returns whether a value is hidden: a secret, or a value that is nested too deeply to be searched.
     fn hides(&self, place: &ValueAt<'_>) -> bool {
         place.is_deepest
             || place.key.is_some_and(|key| self.is_secret(key))
